@@ -122,12 +122,6 @@ class PreferenceDataModule(TextDataModule):
         raw = self._lookup.reward_difference[self._lookup.find(row_id)]
         return torch.from_numpy(np.asarray(raw / (self.reward_sd or np.nan), dtype=np.float32))
 
-    def group(self, row_id: Tensor) -> Tensor:
-        return torch.from_numpy(np.asarray(self._lookup.group[self._lookup.find(row_id)]))
-
-    def swapped(self, row_id: Tensor) -> Tensor:
-        return torch.from_numpy(np.asarray(self._lookup.swapped[self._lookup.find(row_id)]))
-
     @property
     def row_count(self) -> int:
         return len(self._every_row)

@@ -155,7 +155,6 @@ class StreamDataModule(TextDataModule):
 
     @property
     def _lookup(self) -> RowLookup:
-        """Over validation and what is in the buffers."""
         self.load()
         live = self._buffers.live
         key = tuple(buffer.start.batch for buffer in live)
@@ -168,14 +167,6 @@ class StreamDataModule(TextDataModule):
         at, known = self._lookup.locate(row_id)
         raw = np.where(known, self._lookup.reward_difference[at], np.nan)
         return torch.from_numpy(np.asarray(raw / (self.reward_sd or np.nan), dtype=np.float32))
-
-    def group(self, row_id: Tensor) -> Tensor:
-        """For rows of validation and of the buffers in use."""
-        return torch.from_numpy(np.asarray(self._lookup.group[self._lookup.find(row_id)]))
-
-    def swapped(self, row_id: Tensor) -> Tensor:
-        """As `group`."""
-        return torch.from_numpy(np.asarray(self._lookup.swapped[self._lookup.find(row_id)]))
 
     @property
     def row_count(self) -> None:

@@ -6,11 +6,13 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from spo.data.collate import Batches, TokenisedRows, collate, every_row_once
 from spo.data.loader import Steps, loader
+from spo.data.lookup import RowLookup
 from spo.data.options import TextOptions
 from spo.data.position import StepSampler
 from spo.data.report import DataReport
@@ -80,13 +82,18 @@ class TextDataModule(TextOptions, L.LightningDataModule, ABC):
     def sweep_dataloader(self) -> Batches:
         """Every training row once over the ranks, as in validation: for a refit under the current policy."""
 
+    @property
     @abstractmethod
+    def _lookup(self) -> RowLookup:
+        """What is known of rows by their ids; of a stream: of validation and of the buffers in use."""
+
     def group(self, row_id: Tensor) -> Tensor:
         """A hash of the row's prompt, int64, shape of row_id."""
+        return torch.from_numpy(np.asarray(self._lookup.group[self._lookup.find(row_id)]))
 
-    @abstractmethod
     def swapped(self, row_id: Tensor) -> Tensor:
         """bool, shape of row_id: response 1 is the file's response 0."""
+        return torch.from_numpy(np.asarray(self._lookup.swapped[self._lookup.find(row_id)]))
 
     @abstractmethod
     def reward_difference(self, row_id: Tensor) -> Tensor:

@@ -7,22 +7,11 @@ from spo.errors import ConfigError
 from spo.link.bandwidth import bandwidth
 from spo.link.kernel import Kernel
 from spo.types import IndexSample
-
-N = 60
+from tests.samples import N, sample
 
 
 def make(symmetric, cells=8):
     return Kernel(symmetric=symmetric, constant=1.5, pseudo_count=0.5, eps=1e-4, cells=cells, grid_size=512 * cells + 1)
-
-
-def sample(seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    t = torch.randn(N, generator=generator)
-    t[5:9] = t[4]  # ties
-    z = (torch.rand(N, generator=generator) < torch.sigmoid(2 * t)).float()
-    z[::9] = 0.5
-    weight = torch.randint(1, 4, (N,), generator=generator).float()
-    return IndexSample(t, z, weight, torch.arange(N))
 
 
 def exact(query, fitted, symmetric, leave_out=None):

@@ -9,23 +9,14 @@ from spo.link.bandwidth import bandwidth
 from spo.link.kernel import Kernel
 from spo.link.local_linear import LocalLinear
 from spo.types import IndexSample
+from tests.samples import N, sample
 
-N, RIDGE, PSEUDO_COUNT = 60, 0.3, 0.5
+RIDGE, PSEUDO_COUNT = 0.3, 0.5
 OPTIONS = {"constant": 1.5, "ridge": RIDGE, "pseudo_count": PSEUDO_COUNT, "eps": 1e-4}
 
 
 def make(symmetric, cells=8, **change):
     return LocalLinear(**OPTIONS | {"symmetric": symmetric, "cells": cells, "grid_size": 512 * cells + 1} | change)
-
-
-def sample(seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    t = torch.randn(N, generator=generator)
-    t[5:9] = t[4]  # ties
-    z = (torch.rand(N, generator=generator) < torch.sigmoid(2 * t)).float()
-    z[::9] = 0.5
-    weight = torch.randint(1, 4, (N,), generator=generator).float()
-    return IndexSample(t, z, weight, torch.arange(N))
 
 
 def exact(query, fitted, symmetric, leave_out=None):
