@@ -73,6 +73,11 @@ class RunFolder:
         """Hydra's choices: group -> option, for example {"link": "isotonic"}."""
         return dict(self.invocation.get("choices", {}))
 
+    @property
+    def overrides(self) -> list[str]:
+        """The words of the command line that changed the configuration, such as "link.eps=0.01"."""
+        return list(self.invocation.get("overrides", []))
+
     def create(self, config: Mapping[str, Any], invocation: Mapping[str, Any]) -> None:
         """Begin a run. ConfigError if the folder already holds one."""
         if self.config_path.exists():

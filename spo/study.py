@@ -4,7 +4,7 @@ A row is one run (seed, s, n, method, link, budget, ...) at one beta; the row at
 nan there. beta = inf is the reference. reward in the study's units, kl in nats, both exact means over fresh contexts.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,29 +13,33 @@ import pyarrow.parquet as pq
 
 from spo.errors import DataError
 
-VERSION = "1"  # of the columns below
+VERSION = "2"  # of the columns below
 _KEY = b"spo.study"
 _CHOSEN = {  # column -> Hydra's group
+    "truth": "truth",
     "method": "method",
     "objective": "objective",
     "link": "link",
     "divergence": "divergence",
+    "teacher_divergence": "divergence@data.source.divergence",
     "budget": "budget",
     "seed_scheme": "seed_scheme@data.source.seed_scheme",
     "kappa_rule": "kappa_rule@evaluate.kappa_rule",
 }
 _SAMPLED = ["seed", "s", "n", "beta", "kl_target", "reward", "kl", "reached", "reward_minus_reference"]
-_SAMPLED += ["reward_of_teacher", "reward_minus_teacher", "spent", "direction_error"]
-COLUMNS = ["seed", "s", "n", *_CHOSEN, *_SAMPLED[3:]]
-RUN = ["seed", "s", "n", *_CHOSEN]  # what tells runs apart
+_SAMPLED += ["reward_of_teacher", "reward_minus_teacher", "spent", "direction_error", "link_error", "calibration_error"]
+_SAMPLED += ["kept_step"]
+RUN = ["seed", "s", "n", *_CHOSEN, "settings"]  # what tells runs apart
+COLUMNS = [*RUN, *_SAMPLED[3:]]
 
 
-def save(path: Path, samples: pd.DataFrame, choices: Mapping[str, str]) -> None:
+def save(path: Path, samples: pd.DataFrame, choices: Mapping[str, str], overrides: Sequence[str]) -> None:
     """samples: a row a run and beta, with the columns that an evaluation found. choices: Hydra's, group -> option;
-    "none" where a group was not chosen. The file appears whole or not at all."""
+    "none" where a group was not chosen. overrides: words of the command line. The file appears whole or not at all."""
     table = samples.rename(columns={"divergence": "spent"})[_SAMPLED]
     chosen = {column: _named(choices.get(group)) for column, group in _CHOSEN.items()}
-    arrow = pa.Table.from_pandas(table.assign(**chosen)[COLUMNS], preserve_index=False)
+    table = table.assign(**chosen, settings=settings_of(overrides))
+    arrow = pa.Table.from_pandas(table[COLUMNS], preserve_index=False)
     arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), _KEY: VERSION.encode()})
     part = path.with_suffix(".part")
     pq.write_table(arrow, part)
@@ -65,6 +69,16 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
     newest = table.groupby(RUN, dropna=False)["_file"].transform("max")
     kept: pd.DataFrame = table[table["_file"] == newest]
     return kept.drop(columns="_file").reset_index(drop=True)
+
+
+def settings_of(overrides: Sequence[str]) -> str:
+    """The overrides that no other column holds and that change what is learned, sorted, in one line."""
+    return " ".join(sorted(word for word in overrides if not word.lstrip("+~").startswith(_ELSEWHERE)))
+
+
+_ELSEWHERE: tuple[str, ...] = ("data.source.seeds", "data.source.rows", "truth", "method", "link=", "objective=")
+_ELSEWHERE += ("budget", "experiment", "logger", "hydra", "hardware", "evaluate", "divergence", "kappa_rule")
+_ELSEWHERE += ("seed_scheme", "run_folder", "sweeps")
 
 
 def _named(choice: str | None) -> str:

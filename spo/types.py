@@ -69,6 +69,7 @@ class ActionRows(_Tensors):
     z: Tensor  # float32 (*R, n), in [0, 1]
     row_id: Tensor  # int64 (*R, n)
     difference: Tensor  # float32 (*R, n), reward 1 - reward 0 as the true link takes it
+    reward_unit: Tensor  # float64 (*R,), the reward difference that the true link takes for 1
     fresh_context: Tensor  # float32 (*R, m, d)
     fresh_reward: Tensor  # float32 (*R, m, K), the true reward of every action
 

@@ -14,6 +14,7 @@ from spo.data.actions import ActionDataModule
 from spo.data.held_out import Folds, LastShare, Nothing
 from spo.divergence.kl import KL
 from spo.errors import ConfigError, SpoError
+from spo.evaluate.base import Learned
 from spo.evaluate.kappa import Exact
 from spo.evaluate.tabular import TabularTilt
 from spo.hardware import Hardware
@@ -39,13 +40,11 @@ def replicate(trained, r):
 
 
 def evaluate(trained, kl=0.05):
-    found = TabularTilt(betas=[1.0], kl_target=kl, kappa_rule=Exact()).run(
-        trained.module.policy,
-        trained.data,
-        divergence=trained.module.divergence,
-        orientation=trained.module.orientation,
-        alive=trained.module.alive,
+    module = trained.module
+    kept = Learned(
+        module.policy, module.divergence, module.link, module.orientation, module.alive, trained.selection.kept_step
     )
+    found = TabularTilt(betas=[1.0], kl_target=kl, kappa_rule=Exact()).run(kept, trained.data)
     return found.samples[found.samples["kl_target"].notna()].set_index("seed")
 
 
@@ -157,9 +156,9 @@ def test_the_authors_students_start_as_the_data_say(tmp_path):
     policy.meet(module)
     policy.build()
     (weight, bias), last = source.student(7, [6, 16, 5])
-    assert torch.equal(policy.layer_0_weight[2], weight)
+    assert torch.equal(policy.layer_0_weight[2], weight.T)
     assert torch.equal(policy.layer_0_bias[3], bias)
-    assert torch.equal(policy.layer_1_weight[3], last[0])
+    assert torch.equal(policy.layer_1_weight[3], last[0].T)
 
 
 def test_gradients_are_clipped_for_each_replicate_by_itself(tmp_path):

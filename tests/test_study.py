@@ -17,6 +17,7 @@ CHOICES = {"method": "pspo", "link": "isotonic", "budget": "paper", "objective":
 def samples(seeds: list[int], reward: float = 0.5) -> pd.DataFrame:
     one = {"s": 1.5, "n": 1000, "kl": 0.2, "reached": True, "reward": reward, "reward_minus_reference": reward}
     one |= {"reward_of_teacher": 0.7, "reward_minus_teacher": reward - 0.7, "divergence": 0.2, "direction_error": 0.1}
+    one |= {"link_error": 0.01, "calibration_error": 0.02, "kept_step": 7}
     return pd.DataFrame(
         [{**one, "seed": seed, "beta": b, "kl_target": t} for seed in seeds for b, t in ((2.0, math.nan), (2.5, 0.2))]
     )
@@ -25,9 +26,9 @@ def samples(seeds: list[int], reward: float = 0.5) -> pd.DataFrame:
 def test_a_run_in_two_files_counts_once(tmp_path: Path) -> None:
     """As the later file has it; another budget is another run; s = nan is a value too."""
     files = [tmp_path / f"{name}.parquet" for name in "abc"]
-    study.save(files[0], samples([0, 1]).assign(s=math.nan), CHOICES)
-    study.save(files[1], samples([1, 2], 0.9).assign(s=math.nan), CHOICES)
-    study.save(files[2], samples([1]), {**CHOICES, "budget": "selected"})
+    study.save(files[0], samples([0, 1]).assign(s=math.nan), CHOICES, [])
+    study.save(files[1], samples([1, 2], 0.9).assign(s=math.nan), CHOICES, [])
+    study.save(files[2], samples([1]), {**CHOICES, "budget": "selected"}, [])
     table = study.read(files)
     assert list(table.columns) == study.COLUMNS
     at_target = table[table["kl_target"] == 0.2]

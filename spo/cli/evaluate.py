@@ -10,8 +10,10 @@ from torch import Tensor
 from spo.cli.checks import check_tilt
 from spo.cli.instantiate import instantiate
 from spo.errors import ConfigError
-from spo.evaluate.base import Evaluation
+from spo.evaluate.base import Evaluation, Learned
+from spo.link.base import Link
 from spo.loggers import LoggerChoice
+from spo.policy.base import Policy
 from spo.policy.causal_lm import pick_device
 from spo.run_folder import RunFolder
 
@@ -52,15 +54,17 @@ def evaluate(
             job_type="evaluate",
             resume_id=None,
         )
-        found = evaluate.run(
-            policy,
-            module,
+        learned = Learned(
+            policy=policy,
             divergence=divergence,
+            link=_fitted(parts["link"], policy, kept).to(place) if parts["objective"].needs_link else None,
             orientation=kept.orientation.to(place),
             alive=kept.alive.to(place),
+            kept_step=kept.step,
         )
+        found = evaluate.run(learned, module)
         if found is not None:
-            found.save(run, {**source.choices, **run.choices})
+            found.save(run, {**source.choices, **run.choices}, source.overrides)
             print("\n".join(found.lines()))
             if log is not None:
                 log.log_metrics(found.metrics(), step=0)
@@ -71,18 +75,21 @@ def evaluate(
 
 def _parts(source: RunFolder) -> Mapping[str, Any]:
     """The nodes of the training's config that an evaluation needs. ConfigError where it is not a training run."""
-    wanted = ("policy", "reference", "data", "truth", "divergence")
+    wanted = ("policy", "reference", "data", "truth", "divergence", "objective", "link")
     if missing := [name for name in wanted if name not in source.config]:
         raise ConfigError(f"{source.path} is not a run of `spo train`: its config has no {', '.join(missing)}")
     return {name: source.config[name] for name in wanted}
 
 
 class Kept(NamedTuple):
-    """Trainable weights of the policy, and of each replicate the link's orientation and whether it counts, (*R,)."""
+    """Trainable weights of the policy, the link's buffers, and of each replicate the link's orientation, whether it
+    counts, and the optimizer step, (*R,)."""
 
     weights: dict[str, Tensor]
+    link: dict[str, Tensor]
     orientation: Tensor
     alive: Tensor
+    step: Tensor
 
 
 def load_best(source: RunFolder) -> Kept:
@@ -90,7 +97,8 @@ def load_best(source: RunFolder) -> Kept:
     path = source.checkpoints / "best.ckpt"
     if not path.is_file():
         raise ConfigError(f"{source.path} has no checkpoints/best.ckpt: let the training reach its first validation")
-    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    kept = torch.load(path, map_location="cpu", weights_only=True)
+    state = kept["state_dict"]
     z = state["orientation_z"].abs()
     undetermined = (z > 0) & (z < _UNDETERMINED)
     if bool(undetermined.any()):
@@ -100,5 +108,14 @@ def load_best(source: RunFolder) -> Kept:
             f"the orientation of the link{which} is undetermined (z-score {score:.1f}, below {_UNDETERMINED:g}): the "
             "data do not say whether a larger index is better"
         )
-    weights = {name.removeprefix("policy."): value for name, value in state.items() if name.startswith("policy.")}
-    return Kept(weights, state["orientation"], state["alive"])
+    weights, link = (
+        {name.removeprefix(part): value for name, value in state.items() if name.startswith(part)}
+        for part in ("policy.", "link.")
+    )
+    return Kept(weights, link, state["orientation"], state["alive"], kept["kept_step"])
+
+
+def _fitted(link: Link, policy: Policy, kept: Kept) -> Link:
+    """The link as selection kept it."""
+    link.allocate(policy.replicates).load_state_dict(kept.link)
+    return link

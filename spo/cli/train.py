@@ -18,7 +18,7 @@ from spo.cli.instantiate import instantiate
 from spo.data.position import DataPosition
 from spo.divergence.base import Divergence
 from spo.errors import ConfigError
-from spo.evaluate.base import Evaluation
+from spo.evaluate.base import Evaluation, Learned
 from spo.hardware import Hardware
 from spo.link.base import Link
 from spo.loggers import LoggerChoice
@@ -143,15 +143,17 @@ def train(
             trained.module.to(trained.trainer.strategy.root_device)
             if evaluate.samples and hardware.shards:  # one process samples, from weights that it holds whole
                 policy = _whole_again(run).to(trained.trainer.strategy.root_device)
-            frontier = evaluate.run(
-                policy,
-                trained.data,
+            learned = Learned(
+                policy=policy,
                 divergence=divergence,
+                link=link if objective.needs_link else None,
                 orientation=trained.module.orientation,
                 alive=trained.module.alive,
+                kept_step=trained.selection.kept_step,
             )
+            frontier = evaluate.run(learned, trained.data)
             if frontier is not None:
-                frontier.save(run, run.choices)
+                frontier.save(run, run.choices, run.overrides)
                 print("\n".join(frontier.lines()))
                 log_scalars(trained.trainer, frontier.metrics())
         code = 1 if not bool(trained.module.alive.all()) else 0

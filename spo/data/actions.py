@@ -206,6 +206,10 @@ class ActionDataModule(L.LightningDataModule):
             raise DataError(f"row id {wanted[unknown].flat[0]} is not among the {len(known)} rows of this data")
         return torch.from_numpy(difference[at])
 
+    def true_link(self, data_set: int) -> Any:
+        """Psi of a data set: u -> P(z = 1)."""
+        return self.labels.each[data_set % len(self.labels.each)].link
+
     def group(self, row_id: Tensor) -> Tensor:
         """Each row by itself: every row has a context of its own."""
         return row_id

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,23 @@ from torch import Tensor
 
 from spo import study
 from spo.divergence.base import Divergence
+from spo.link.base import Link
 from spo.policy.base import Policy
 from spo.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a training run kept. divergence: of the index that was trained; link: None where the objective used none;
+    orientation: +1 or -1 of the index, (*R,); alive: bool (*R,), the replicates that count; kept_step: optimizer step
+    of the kept weights, int64 (*R,)."""
+
+    policy: Policy
+    divergence: Divergence
+    link: Link | None
+    orientation: Tensor
+    alive: Tensor
+    kept_step: Tensor
 
 
 @dataclass(frozen=True)
@@ -27,14 +42,14 @@ class Frontier:
     shown: Mapping[str, str]
     of_a_study: bool = False
 
-    def save(self, run: RunFolder, choices: Mapping[str, str]) -> None:
+    def save(self, run: RunFolder, choices: Mapping[str, str], overrides: Sequence[str]) -> None:
         """frontier.json, target.json, samples.parquet, and results.parquet. choices: Hydra's of the training and of the
-        evaluation, group -> option."""
+        evaluation, group -> option; overrides: of the training."""
         run.write_json("frontier.json", self.points)
         if self.target is not None:
             run.write_json("target.json", self.target)
         if self.of_a_study:
-            study.save(run.results_path, self.samples, choices)
+            study.save(run.results_path, self.samples, choices, overrides)
         self.samples.to_parquet(run.samples_path, index=False)
 
     def metrics(self) -> dict[str, float]:
@@ -76,12 +91,9 @@ class Evaluation(ABC):
         starts."""
 
     @abstractmethod
-    def run(
-        self, policy: Policy, data: Any, *, divergence: Divergence, orientation: Tensor, alive: Tensor
-    ) -> Frontier | None:
-        """Evaluate the policy as it is. data: the loaded data module that it was trained on, which says what is fresh.
-        divergence: of the index that was trained.
-        orientation: ±1 of the link, (*R,). alive: bool (*R,), the replicates that count."""
+    def run(self, learned: Learned, data: Any) -> Frontier | None:
+        """Evaluate the policy as it is. data: the loaded data module that it was trained on, which says what is
+        fresh."""
 
 
 class NoEvaluation(Evaluation):
@@ -92,7 +104,7 @@ class NoEvaluation(Evaluation):
     def check(self, divergence: Divergence, policy: Policy) -> None:
         return
 
-    def run(self, policy: Policy, data: Any, *, divergence: Divergence, orientation: Tensor, alive: Tensor) -> None:
+    def run(self, learned: Learned, data: Any) -> None:
         return None
 
 

@@ -10,13 +10,12 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
 from spo.data.prompts import Prompts, split_prompts
 from spo.data.tokens import Renderer
 from spo.divergence.base import Divergence
 from spo.errors import ConfigError
-from spo.evaluate.base import Evaluation, Frontier
+from spo.evaluate.base import Evaluation, Frontier, Learned
 from spo.evaluate.frontier import frontier, reward_at_kl
 from spo.evaluate.generation import Generation, sample, sampling_problems
 from spo.evaluate.progress import GenerationProgress
@@ -89,17 +88,17 @@ class TiltEvaluation(Evaluation):
         if not isinstance(policy, CausalLM):
             raise ConfigError("evaluate=tilt samples from a language model: give evaluate=tabular_tilt, which is exact")
 
-    def run(self, policy: Policy, data: Any, *, divergence: Divergence, orientation: Tensor, alive: Tensor) -> Frontier:
+    def run(self, learned: Learned, data: Any) -> Frontier:
         """data: a PreferenceDataModule; its renderer makes the prompts, and no evaluation prompt is among its own."""
-        assert isinstance(policy, CausalLM)
+        assert isinstance(learned.policy, CausalLM)
         return evaluate_tilt(
-            policy,
+            learned.policy,
             data.renderer,
             self.choose_prompts(data.prompts_among({prompt_group(prompt) for prompt in self._fresh()})),
             self.reward,
             self.betas,
             kl_target=self.kl_target,
-            orientation=int(orientation),
+            orientation=int(learned.orientation),
             samples_per_prompt=self.samples_per_prompt,
             seed=self.seed,
             max_new_tokens=self.max_new_tokens,

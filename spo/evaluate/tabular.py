@@ -15,14 +15,14 @@ from torch import Tensor
 from spo.divergence.base import Divergence
 from spo.divergence.kl import KL
 from spo.errors import ConfigError
-from spo.evaluate.base import Evaluation, Frontier
+from spo.evaluate.base import Evaluation, Frontier, Learned
 from spo.evaluate.frontier import mean_se
 from spo.evaluate.kappa import AtKL, Family, KappaRule
+from spo.evaluate.link_error import link_errors
 from spo.evaluate.tilt import beta_for_kl, budget, kl, mean_value, tilt_by
 from spo.policy.base import Policy
 from spo.policy.tabular import Tabular
 
-_STEPS = 40  # of the bisection for the teacher's beta, over 80 powers of two
 _CHUNK = 16  # replicates whose tables are in float64 at one time: they fit into a cache
 _SHOWN = {
     "KL": "kl",
@@ -57,47 +57,55 @@ class TabularTilt(Evaluation):
             raise ConfigError("evaluate=tabular_tilt is for tabular policies: give evaluate=tilt with a language model")
 
     @torch.no_grad()
-    def run(self, policy: Policy, data: Any, *, divergence: Divergence, orientation: Tensor, alive: Tensor) -> Frontier:
+    def run(self, learned: Learned, data: Any) -> Frontier:
         """data: an ActionDataModule. Of each data set the run on all its rows is evaluated, if it is alive."""
-        assert isinstance(policy, Tabular)
-        whole = data.whole.to(alive.device)
-        kept = torch.nonzero(alive[whole]).flatten()  # data sets
+        whole = data.whole.to(learned.alive.device)
+        kept = torch.nonzero(learned.alive[whole]).flatten()  # data sets
         if not len(kept):
             raise ConfigError("no replicate is left to evaluate: all of them met a non-finite number")
         parts = torch.split(kept, _CHUNK)
-        samples = pd.concat([self._part(policy, data, divergence, orientation, p, whole[p]) for p in parts])
+        samples = pd.concat([self._part(learned, data, p.cpu(), whole[p]) for p in parts])
         samples = samples.reset_index(drop=True)
         free = samples["kl_target"].isna()
         points = [_point(samples[free & (samples["beta"] == beta)]) for beta in (math.inf, *self.betas)]
         target = None if self.kl_target is None else _target(samples[~free], self.kl_target)
         return Frontier(points, target, samples, _SHOWN, of_a_study=True)
 
-    def _part(
-        self, policy: Tabular, data: Any, divergence: Divergence, orientation: Tensor, sets: Tensor, replicates: Tensor
-    ) -> pd.DataFrame:
+    def _part(self, learned: Learned, data: Any, sets: Tensor, replicates: Tensor) -> pd.DataFrame:
         """The table of some data sets and of the replicates that stand for them."""
-        device, rows, own = orientation.device, data.rows, sets.cpu()
-        log_pi = policy.log_probs(rows.fresh_context[own].to(device), replicates).double()
-        reward = rows.fresh_reward[own].double().to(device)
+        assert isinstance(learned.policy, Tabular)
+        device, rows = replicates.device, data.rows
+        log_pi = learned.policy.log_probs(rows.fresh_context[sets].to(device), replicates).double()
+        reward = _actions_first(rows.fresh_reward[sets].to(device)).double()
         log_ref = torch.full_like(log_pi, -math.log(log_pi.shape[-1]))
-        family = Family(divergence, log_pi, log_ref, reward, orientation[replicates].double())
-        of = {"seed": rows.seed[own].numpy(), "s": rows.shift[own].numpy(), "n": rows.z.shape[-1]}
+        family = Family(learned.divergence, log_pi, log_ref, reward, learned.orientation[replicates].double())
+        term = learned.divergence.index_term(log_pi - log_ref)
+        unit = rows.reward_unit[sets].to(device)[:, None, None]
+        truths = [data.true_link(k) for k in sets.tolist()]
+        errors = link_errors(learned.link and learned.link.of(replicates), truths, term, reward / unit)
+        of: dict[str, Any] = {
+            "seed": rows.seed[sets].numpy(),
+            "s": rows.shift[sets].numpy(),
+            "n": rows.z.shape[-1],
+            "kept_step": learned.kept_step[replicates.cpu()].numpy(),
+            "direction_error": direction_error(term, reward, family.orientation).cpu().numpy(),
+            **{name: value.cpu().numpy() for name, value in errors.items()},
+        }
         return self._table(family, of)
 
     def _table(self, family: Family, of: dict[str, Any]) -> pd.DataFrame:
         """A row a replicate and beta: beta (inf = the reference), and one at the target KL, where kl_target is set."""
         log_ref, reward = family.log_ref, family.reward
-        teacher = (log_ref + reward).log_softmax(-1)
+        teacher = tilt_by(KL(), log_ref + reward, log_ref, torch.ones_like(family.orientation))
         base = mean_value(log_ref, reward)
-        error = direction_error(family.divergence.index_term(family.log_pi - log_ref), reward, family.orientation)
 
         def rows(found: AtKL, kl_target: float) -> pd.DataFrame:
-            power = 1 / beta_for_kl(KL(), teacher, log_ref, found.kl, steps=_STEPS)
-            best = torch.where(found.kl > 0, mean_value(tilt_by(KL(), teacher, log_ref, power), reward), base)
+            power = 1 / beta_for_kl(KL(), teacher, log_ref, found.kl)
+            best = mean_value(tilt_by(KL(), teacher, log_ref, power), reward)
             spent = budget(family.divergence, family.at(found.beta), log_ref)
             columns = {"beta": found.beta, "reward": found.reward, "kl": found.kl, "reached": found.reached}
             columns |= {"reward_of_teacher": best, "reward_minus_reference": found.reward - base}
-            columns |= {"reward_minus_teacher": found.reward - best, "divergence": spent, "direction_error": error}
+            columns |= {"reward_minus_teacher": found.reward - best, "divergence": spent}
             return pd.DataFrame(
                 {**of, "kl_target": kl_target, **{name: x.cpu().numpy() for name, x in columns.items()}}
             )
@@ -110,6 +118,11 @@ class TabularTilt(Evaluation):
         if self.kl_target is not None:
             parts.append(rows(self.kappa_rule(family, self.kl_target), self.kl_target))
         return pd.concat(parts)
+
+
+def _actions_first(table: Tensor) -> Tensor:
+    """(R, m, K) as it is, but with the contexts of an action side by side in memory: sums over few actions are fast."""
+    return table.mT.contiguous().mT
 
 
 def direction_error(term: Tensor, reward: Tensor, orientation: Tensor) -> Tensor:

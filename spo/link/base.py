@@ -1,5 +1,6 @@
 """What every link is: a function from the index to the probability that response 1 is preferred."""
 
+import copy
 from abc import ABC, abstractmethod
 from typing import Self
 
@@ -40,6 +41,14 @@ class Link(nn.Module, ABC):
     def allocate(self, replicates: tuple[int, ...]) -> Self:
         """Make the buffers for these leading axes; before that, and before the first fit, Psi = 1/2."""
         return self
+
+    def of(self, replicates: Tensor) -> Self:
+        """The same link of some replicates, int64 (r,): a copy, whose buffers have these along the first axis."""
+        some = copy.deepcopy(self)
+        for module in some.modules():
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                module.register_buffer(name, buffer[replicates.to(buffer.device)])
+        return some
 
     def logit(self, t: Tensor, own: IndexSample | None = None) -> Tensor:
         """log Psi(t) - log(1 - Psi(t))."""

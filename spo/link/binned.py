@@ -106,16 +106,18 @@ class BinnedSmoother(nn.Module):
         at_next = before * (1 - own.fraction) + same * own.fraction
         return at_cell * (1 - at.fraction) + at_next * at.fraction
 
-    def without_own(
-        self, total: Tensor, at: Position, t_own: Tensor, value: Tensor, mirrored: Tensor, power: int = 0
-    ) -> Tensor:
-        """S_p at `at` less what the row's own entry (and its mirror) put into it, where it lay at the fit."""
-        total = total - value * self.mass(at, self.position(t_own), power)
-        if self.symmetric:
-            total = total - mirrored * self.mass(at, self.position(-t_own), power)
-        return total
+    def own_mass(self, at: Position, t_own: Tensor, power: int = 0) -> tuple[Tensor, Tensor | None]:
+        """What the row's own entry, where it lay at the fit, adds to S_p at `at` if its value is 1, and its mirror."""
+        mirror = self.mass(at, self.position(-t_own), power) if self.symmetric else None
+        return self.mass(at, self.position(t_own), power), mirror
 
     def _kernel(self, offset: Tensor, power: int) -> Tensor:
         """u^p K(u) at a whole number of grid steps, cut off where the convolution cuts it off."""
         u = offset / self.cells
         return torch.where(offset.abs() <= _REACH * self.cells, u**power * torch.exp(-0.5 * u.square()), 0.0)
+
+
+def without_own(total: Tensor, mass: tuple[Tensor, Tensor | None], value: Tensor, mirrored: Tensor) -> Tensor:
+    """S_p less what the row's own entry put into it, and its mirror with the value `mirrored`; mass: of `own_mass`."""
+    total = total - value * mass[0]
+    return total if mass[1] is None else total - mirrored * mass[1]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spo.errors import ConfigError
 from spo.link.base import Link
-from spo.link.binned import BinnedSmoother
+from spo.link.binned import BinnedSmoother, without_own
 from spo.types import IndexSample
 
 
@@ -71,12 +71,14 @@ class Smoothed(Link, ABC):
     def sums_at(self, t: Tensor, own: IndexSample | None) -> dict[str, Tensor]:
         """The sums at t, each (*R, N), without the rows' own entries."""
         at = self.smoother.position(t)
+        powers = {kernel_sum.power for kernel_sum in self.sums.values()}
+        mass = {} if own is None else {power: self.smoother.own_mass(at, own.t, power) for power in powers}
         found = {}
         for name, (power, of_labels) in self.sums.items():
             total = self.smoother.interpolate(getattr(self, name), at)
             if own is not None:
                 z, w = own.z, own.weight
                 value, mirrored = (w * z, w * (1 - z)) if of_labels else (w, w)
-                total = self.smoother.without_own(total, at, own.t, value, mirrored, power)
+                total = without_own(total, mass[power], value, mirrored)
             found[name] = total
         return found

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from spo.errors import ConfigError
 from spo.link.base import Link
-from spo.link.binned import BinnedSmoother
+from spo.link.binned import BinnedSmoother, without_own
 from spo.objective.base import Objective, negative_log_likelihood
 from spo.types import IndexSample
 
@@ -70,7 +70,7 @@ class Orthogonal(Objective):
             at = self.smoother.position(rows.t)
             projected = self.smoother.interpolate(self.projection, at)
             put_in = self._projected_value(own, link)
-            projected = self.smoother.without_own(projected, at, own.t, put_in, -put_in)
+            projected = without_own(projected, self.smoother.own_mass(at, own.t), put_in, -put_in)
             coefficient = residual_score(rows, link, own) - projected
         return -coefficient * rows.t
 
@@ -90,7 +90,8 @@ class Orthogonal(Objective):
         """w_i a_i / D_i of rows of the fitted sample, (*R, N); 0 where a row has no neighbour."""
         at = self.smoother.position(sample.t)
         neighbours = self.smoother.interpolate(self.rows, at)
-        neighbours = self.smoother.without_own(neighbours, at, sample.t, sample.weight, sample.weight)
+        own = self.smoother.own_mass(at, sample.t)
+        neighbours = without_own(neighbours, own, sample.weight, sample.weight)
         value = sample.weight * residual_score(sample, link, sample) / neighbours.clamp_min(_FEWEST_NEIGHBOURS)
         return torch.where(neighbours > _FEWEST_NEIGHBOURS, value, 0.0)
 

@@ -3,6 +3,7 @@
 Shapes: R leading replicate axes, B rows of the pool.
 """
 
+import torch
 from torch import Tensor
 
 from spo.link.base import Link
@@ -33,10 +34,19 @@ class PairsOfPairs(Objective):
 
     def forward(self, rows: IndexSample, link: Link, own: IndexSample) -> Tensor:
         t, z, w = rows.t, rows.z, rows.weight
-        t_i, t_j, z_i, z_j = t[..., :, None], t[..., None, :], z[..., :, None], z[..., None, :]
-        (both, neither), (first, second) = self._phi(t_i + t_j), self._phi(t_i - t_j)
-        pair = z_i * (z_j * both + (1 - z_j) * first) + (1 - z_i) * (z_j * second + (1 - z_j) * neither)
-        return (pair * w[..., None, :]).sum(-1) / w.sum(-1, keepdim=True).clamp_min(_TINY)
+        if bool(((z == 0) | (z == 1)).all()):  # a row enters once
+            return self._against_all(torch.where(z == 1, t, -t), w)
+        right, wrong = self._against_all(torch.cat((t, -t), -1), torch.cat((w * z, w * (1 - z)), -1)).chunk(2, -1)
+        return z * right + (1 - z) * wrong
+
+    def _against_all(self, s: Tensor, weight: Tensor) -> Tensor:
+        """sum_j w_j phi(s_i + s_j) / sum_j w_j of each i, (*R, N): a few replicates at one time."""
+        size = s.shape[-1]
+        parts = (torch.split(x.reshape(-1, size), max(1, _PAIRS // size**2)) for x in (s, weight))
+        found = [
+            (self._phi(a[:, :, None] + a[:, None, :]) * w[:, None, :]).sum(-1) for a, w in zip(*parts, strict=True)
+        ]
+        return torch.cat(found).reshape(s.shape) / weight.sum(-1, keepdim=True).clamp_min(_TINY)
 
 
 class AreaUnderCurve(Objective):
@@ -62,11 +72,11 @@ class AreaUnderCurve(Objective):
         t, z, w = rows.t, rows.z, rows.weight
         v = (w * z)[..., :, None] * (w * (1 - z))[..., None, :]
         v = v - v.diagonal(dim1=-2, dim2=-1).diag_embed()
-        phi, _ = self._phi(t[..., :, None] - t[..., None, :])
-        pair = (v * phi).sum(-1)
+        pair = (v * self._phi(t[..., :, None] - t[..., None, :])).sum(-1)
         # the step takes sum_i w_i l_i / sum_i w_i, so a row's loss is its share of L times sum w / w_i
         scale = w.sum(-1, keepdim=True) / v.sum((-2, -1))[..., None].clamp_min(_TINY)
         return scale * pair / w.clamp_min(_TINY)
 
 
 _TINY = 1e-12
+_PAIRS = 2**18  # of them are compared at one time: they stay in a CPU's cache

@@ -4,6 +4,7 @@ Shapes: R leading replicate axes (independent policies trained at once), B rows,
 """
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -16,6 +17,7 @@ from spo.policy.base import Policy
 from spo.policy.reference import Reference, RowKeeper
 from spo.types import ActionPairs, PreferenceBatch, TokenPairs
 
+_CACHED = 32  # replicates that pass through the network at one time on a CPU: a layer's values stay in its cache
 Layers = list[tuple[Tensor, Tensor]]  # weight (in, out) and bias (out,) of each layer
 
 
@@ -66,24 +68,37 @@ class Tabular(Policy):
                 _linear_start(seed, k, *pair) if start is None else start[r][k] for r, seed in enumerate(self.seeds)
             ]
             weights, biases = zip(*layers, strict=True)
-            self.register_parameter(f"layer_{k}_weight", nn.Parameter(torch.stack(weights)))
+            self.register_parameter(f"layer_{k}_weight", nn.Parameter(torch.stack(weights).mT.contiguous()))
             self.register_parameter(f"layer_{k}_bias", nn.Parameter(torch.stack(biases)))
         self._start = None
 
     def log_probs(self, context: Tensor, replicates: Tensor | None = None) -> Tensor:
         """log pi(. | x) of contexts (R, B, d): (R, B, K); replicates: those that the contexts are for, None for all."""
-        x = context
-        for k in range(len(self.sizes) - 1):
-            weight, bias = getattr(self, f"layer_{k}_weight"), getattr(self, f"layer_{k}_bias")
-            if replicates is not None:
-                weight, bias = weight[replicates], bias[replicates]
-            x = torch.baddbmm(bias[:, None], x if k == 0 else x.relu(), weight)
-        return x.log_softmax(-1)
+        layers = self._layers()
+        if replicates is not None:
+            layers = [layer[replicates] for layer in layers]
+        return self._network(context, layers).mT
 
     def log_prob(self, pair: TokenPairs | ActionPairs) -> Tensor:
         if not isinstance(pair, ActionPairs):
             raise TypeError("a tabular policy scores ActionPairs")
-        return self.log_probs(pair.context).gather(-1, pair.action)
+        size = _CACHED if pair.context.device.type == "cpu" else len(pair.context)
+        parts = zip(*(torch.split(x, size) for x in (pair.context, pair.action, *self._layers())), strict=True)
+        found = [self._network(context, layers).gather(-2, action.mT) for context, action, *layers in parts]
+        return torch.cat(found).mT
+
+    def _layers(self) -> list[Tensor]:
+        """Weight (R, out, in) and bias (R, out) of each layer, in turn."""
+        names = (f"layer_{k}_{part}" for k in range(len(self.sizes) - 1) for part in ("weight", "bias"))
+        return [getattr(self, name) for name in names]
+
+    @staticmethod
+    def _network(context: Tensor, layers: Sequence[Tensor]) -> Tensor:
+        """log pi, actions before contexts: (R, K, B), in which both products and sums over few actions are fast."""
+        x = context.mT
+        for k in range(0, len(layers), 2):
+            x = torch.baddbmm(layers[k + 1][..., None], layers[k], x if k == 0 else x.relu())
+        return x.log_softmax(-2)
 
     def reference_log_prob(self, pair: TokenPairs | ActionPairs) -> Tensor:
         if not isinstance(pair, ActionPairs):

@@ -96,6 +96,7 @@ class Teachers:
                     z=z,
                     row_id=row_id,
                     difference=difference / labels.sd,
+                    reward_unit=torch.tensor(labels.sd, dtype=torch.float64),
                     fresh_context=fresh,
                     fresh_reward=fresh_reward,
                 )

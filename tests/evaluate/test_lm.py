@@ -13,7 +13,7 @@ from spo.data.tokens import Renderer
 from spo.divergence.jensen_shannon import JensenShannon
 from spo.divergence.kl import KL
 from spo.errors import ConfigError
-from spo.evaluate.base import Frontier
+from spo.evaluate.base import Frontier, Learned
 from spo.evaluate.lm import TiltEvaluation, prompt_group
 from spo.policy.causal_lm import CausalLM
 from spo.run_folder import RunFolder
@@ -46,8 +46,8 @@ def run(policy: CausalLM, **changes: Any) -> Frontier:
     """On data that hold none of the evaluation prompts."""
     data = SimpleNamespace(renderer=Renderer(policy.tokenizer), prompts_among=lambda groups: set())
     evaluation = TiltEvaluation(**{**OPTIONS, **changes})
-    plus, alive = torch.tensor(1.0), torch.tensor(True)
-    return evaluation.run(policy, data, divergence=KL(), orientation=plus, alive=alive)
+    kept = {"orientation": torch.tensor(1.0), "alive": torch.tensor(True), "kept_step": torch.tensor(0)}
+    return evaluation.run(Learned(policy, KL(), None, **kept), data)
 
 
 def test_points_target_and_files(policy: CausalLM, tmp_path: Path) -> None:
@@ -60,9 +60,8 @@ def test_points_target_and_files(policy: CausalLM, tmp_path: Path) -> None:
     assert (one["n_prompts"], one["n_samples"]) == (6, 12)
     assert len(found.samples) == 3 * 12
     folder = RunFolder(tmp_path)
-    found.save(folder, method="dpo")
+    found.save(folder, {}, [])
     assert [p["beta"] for p in folder.frontier] == [None, 4.0, 1.0]
-    assert folder.frontier[0]["method"] == "dpo"
     assert folder.read_json("target.json")["kl"] == 0.05
     assert found.metrics()["eval/beta_1/kl"] == one["kl"]
     assert math.isfinite(found.metrics()["eval/reference/reward"])
