@@ -151,7 +151,8 @@ def beta_for_kl(
 
 
 _SHARPEST = 40 * math.log(2)  # log of the largest 1/beta
-_CLOSE = 1e-13  # KL is found where it is kappa (1 ± this)
+_NEARLY_FLAT = -8 * math.log(2)  # where the search begins: there KL ~ c^2, so that the first step goes far
+_CLOSE, _ROUNDED = 1e-11, 1e-14  # KL is found where it is kappa (1 ± _CLOSE) ± _ROUNDED nats
 
 
 def _increasing_root(
@@ -162,11 +163,11 @@ def _increasing_root(
     Newton's steps for log KL, in which it is nearly a line (KL ~ c^2 for small c), inside a bracket that every step
     narrows; its middle where a step leaves it, or where there is no slope. An entry that is found stays.
     """
-    low, x = -high, torch.zeros_like(high)
+    low, x = -high, torch.full_like(high, _NEARLY_FLAT)
     found = torch.zeros_like(high, dtype=torch.bool)
     for _ in range(steps):
         value, slope = at(x)
-        found = found | ((value - kappa).abs() <= _CLOSE * kappa)
+        found = found | ((value - kappa).abs() <= _CLOSE * kappa + _ROUNDED)
         if bool(found.all()):
             break
         above = value >= kappa
