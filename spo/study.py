@@ -25,6 +25,7 @@ _CHOSEN = {  # column -> Hydra's group
     "budget": "budget",
     "seed_scheme": "seed_scheme@data.source.seed_scheme",
     "kappa_rule": "kappa_rule@evaluate.kappa_rule",
+    "ensemble": "ensemble@evaluate.ensemble",
 }
 _SAMPLED = ["seed", "s", "n", "beta", "kl_target", "reward", "kl", "reached", "reward_minus_reference"]
 _SAMPLED += ["reward_of_teacher", "reward_minus_teacher", "spent", "direction_error", "link_error", "calibration_error"]

@@ -15,6 +15,7 @@ from spo.data.held_out import Folds, LastShare, Nothing
 from spo.divergence.kl import KL
 from spo.errors import ConfigError, SpoError
 from spo.evaluate.base import Learned
+from spo.evaluate.ensemble import OnAllRows
 from spo.evaluate.kappa import Exact
 from spo.evaluate.tabular import TabularTilt
 from spo.hardware import Hardware
@@ -44,7 +45,7 @@ def evaluate(trained, kl=0.05):
     kept = Learned(
         module.policy, module.divergence, module.link, module.orientation, module.alive, trained.selection.kept_step
     )
-    found = TabularTilt(betas=[1.0], kl_target=kl, kappa_rule=Exact()).run(kept, trained.data)
+    found = TabularTilt(betas=[1.0], kl_target=kl, kappa_rule=Exact(), ensemble=OnAllRows()).run(kept, trained.data)
     return found.samples[found.samples["kl_target"].notna()].set_index("seed")
 
 
@@ -214,7 +215,8 @@ def test_the_command_exits_1_where_a_replicate_exploded(tmp_path, capsys):
         selection=Selection(patience=None, within_se=1.0), logger=NoLogger(), diagnosis=NoDiagnosis(),
         hardware=Hardware(accelerator="cpu", devices=1, nodes=1, strategy=None, precision="32-true", threads=1,
                           launcher=None),
-        evaluate=TabularTilt(betas=[1.0], kl_target=0.02, kappa_rule=Exact()), seed=0, epochs=None, steps=15,
+        evaluate=TabularTilt(betas=[1.0], kl_target=0.02, kappa_rule=Exact(), ensemble=OnAllRows()),
+        seed=0, epochs=None, steps=15,
         global_batch=32, micro_batch=32, validate_every=5, checkpoint_every=5, log_every=5,
     )  # fmt: skip
     assert code == 1

@@ -134,15 +134,16 @@ class ActionDataModule(L.LightningDataModule):
         return torch.arange(len(self.rows.seed)).repeat_interleave(self.copies)
 
     @property
-    def whole(self) -> Tensor:
-        """Of each data set the replicate that is kept and evaluated: its last copy, int64 (D,)."""
-        return torch.arange(len(self.rows.seed)) * self.copies + self.copies - 1
+    def runs(self) -> Tensor:
+        """The replicates that are trained on each data set, int64 (D, C); the last one on all of its rows."""
+        return torch.arange(len(self.data_set)).reshape(-1, self.copies)
 
     @cached_property
     def seeds(self) -> list[int]:
-        """Of each replicate's data set and initial policy, (R,)."""
-        seeds: list[int] = self.rows.seed[self.data_set].tolist()
-        return seeds
+        """Of each replicate's initial policy, (R,): its data set's; a fold's run starts from weights of its own."""
+        last = self.copies - 1
+        numbered = ((seed, copy) for seed in self.rows.seed.tolist() for copy in range(self.copies))
+        return [seed if copy == last else hash_int64([seed, "fold", copy]) % 2**31 for seed, copy in numbered]
 
     @cached_property
     def split(self) -> Split:
@@ -226,14 +227,15 @@ class ActionDataModule(L.LightningDataModule):
         lengths = np.zeros(self.rows_train, dtype=np.int64)
         return [
             RowOrder(seed=hash_int64([self.seed, seed]), lengths=lengths, global_batch=self.global_batch)
-            for seed in dict.fromkeys(self.seeds)
+            for seed in dict.fromkeys(self.rows.seed.tolist())
         ]
 
     @cached_property
     def _order_of(self) -> Tensor:
         """Which of them is each replicate's, int64 (R,)."""
-        number = {seed: k for k, seed in enumerate(dict.fromkeys(self.seeds))}
-        return torch.tensor([number[seed] for seed in self.seeds])
+        seeds = self.rows.seed[self.data_set].tolist()
+        number = {seed: k for k, seed in enumerate(dict.fromkeys(seeds))}
+        return torch.tensor([number[seed] for seed in seeds])
 
     @property
     def steps_per_epoch(self) -> int:

@@ -60,8 +60,9 @@ class LastShare(HeldOut):
 class Folds(HeldOut):
     """Cross-validation: `count` runs that each leave one fold out, and one on all rows, all trained at once.
 
-    A fold left out has weight 0 in the batches of its run; all runs of a data set share the row order, the steps and
-    the initial weights, so that the epoch that the folds choose is an epoch of the run on all rows (MATH C11). Folds
+    A fold left out has weight 0 in the batches of its run; all runs of a data set share the row order and the steps, so
+    that the epoch that the folds choose is an epoch of the run on all rows (MATH C11), and each starts from weights of
+    its own, so that their indices may be averaged (ensemble=mean_index). Folds
     are equal parts, to one row, in the order of a hash of the row ids: shifts of one seed have the same ones.
     Cost: count + 1 times that of one run.
     """

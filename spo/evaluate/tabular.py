@@ -16,6 +16,7 @@ from spo.divergence.base import Divergence
 from spo.divergence.kl import KL
 from spo.errors import ConfigError
 from spo.evaluate.base import Evaluation, Frontier, Learned
+from spo.evaluate.ensemble import Ensemble
 from spo.evaluate.frontier import mean_se
 from spo.evaluate.kappa import AtKL, Family, KappaRule
 from spo.evaluate.link_error import link_errors
@@ -45,12 +46,15 @@ class TabularTilt(Evaluation):
 
     samples = True
 
-    def __init__(self, *, betas: list[float], kl_target: float | None, kappa_rule: KappaRule) -> None:
+    def __init__(
+        self, *, betas: list[float], kl_target: float | None, kappa_rule: KappaRule, ensemble: Ensemble
+    ) -> None:
         if not betas or min(betas) <= 0 or len(set(betas)) < len(betas):
             raise ConfigError(f"betas is {betas}: give at least one, each > 0 and each once")
         if kl_target is not None and not kl_target > 0:
             raise ConfigError(f"kl_target is {kl_target}: give nats > 0, or null")
-        self.betas, self.kl_target, self.kappa_rule = sorted(betas, reverse=True), kl_target, kappa_rule
+        self.betas, self.kl_target = sorted(betas, reverse=True), kl_target
+        self.kappa_rule, self.ensemble = kappa_rule, ensemble
 
     def check(self, divergence: Divergence, policy: Policy) -> None:
         if not isinstance(policy, Tabular):
@@ -58,36 +62,39 @@ class TabularTilt(Evaluation):
 
     @torch.no_grad()
     def run(self, learned: Learned, data: Any) -> Frontier:
-        """data: an ActionDataModule. Of each data set the run on all its rows is evaluated, if it is alive."""
-        whole = data.whole.to(learned.alive.device)
-        kept = torch.nonzero(learned.alive[whole]).flatten()  # data sets
+        """data: an ActionDataModule. Of each data set the policy that `ensemble` says, if all of its runs are alive."""
+        runs = self.ensemble.members(data.runs.to(learned.alive.device))
+        kept = torch.nonzero(learned.alive[runs].all(-1)).flatten()  # data sets
         if not len(kept):
             raise ConfigError("no replicate is left to evaluate: all of them met a non-finite number")
         parts = torch.split(kept, _CHUNK)
-        samples = pd.concat([self._part(learned, data, p.cpu(), whole[p]) for p in parts])
+        samples = pd.concat([self._part(learned, data, p.cpu(), runs[p]) for p in parts])
         samples = samples.reset_index(drop=True)
         free = samples["kl_target"].isna()
         points = [_point(samples[free & (samples["beta"] == beta)]) for beta in (math.inf, *self.betas)]
         target = None if self.kl_target is None else _target(samples[~free], self.kl_target)
         return Frontier(points, target, samples, _SHOWN, of_a_study=True)
 
-    def _part(self, learned: Learned, data: Any, sets: Tensor, replicates: Tensor) -> pd.DataFrame:
-        """The table of some data sets and of the replicates that stand for them."""
+    def _part(self, learned: Learned, data: Any, sets: Tensor, runs: Tensor) -> pd.DataFrame:
+        """The table of some data sets and of the runs on them, (D, C)."""
         assert isinstance(learned.policy, Tabular)
-        device, rows = replicates.device, data.rows
-        log_pi = learned.policy.log_probs(rows.fresh_context[sets].to(device), replicates).double()
+        device, rows, divergence, policy = runs.device, data.rows, learned.divergence, learned.policy
+        context = rows.fresh_context[sets].to(device)
+        log_pi = torch.stack([policy.log_probs(context, copy).double() for copy in runs.unbind(-1)], 1)
         reward = _actions_first(rows.fresh_reward[sets].to(device)).double()
-        log_ref = torch.full_like(log_pi, -math.log(log_pi.shape[-1]))
-        family = Family(learned.divergence, log_pi, log_ref, reward, learned.orientation[replicates].double())
-        term = learned.divergence.index_term(log_pi - log_ref)
+        log_ref = torch.full_like(reward, -math.log(reward.shape[-1]))
+        own = learned.link and learned.link.of(runs[:, -1])
+        standing = self.ensemble(divergence, log_pi, log_ref, learned.orientation[runs].double(), own)
+        family = Family(divergence, standing.log_pi, log_ref, reward, standing.orientation)
+        term = divergence.index_term(standing.log_pi - log_ref)
         unit = rows.reward_unit[sets].to(device)[:, None, None]
         truths = [data.true_link(k) for k in sets.tolist()]
-        errors = link_errors(learned.link and learned.link.of(replicates), truths, term, reward / unit)
+        errors = link_errors(standing.link, truths, term, reward / unit)
         of: dict[str, Any] = {
             "seed": rows.seed[sets].numpy(),
             "s": rows.shift[sets].numpy(),
             "n": rows.z.shape[-1],
-            "kept_step": learned.kept_step[replicates.cpu()].numpy(),
+            "kept_step": learned.kept_step[runs[:, -1].cpu()].numpy(),
             "direction_error": direction_error(term, reward, family.orientation).cpu().numpy(),
             **{name: value.cpu().numpy() for name, value in errors.items()},
         }

@@ -44,8 +44,6 @@ def tabular_tilt(
 def tilt_by(divergence: Divergence, log_pi: Tensor, log_ref: Tensor, power: Tensor) -> Tensor:
     """The tilt of power c = zeta / beta, (*R,) or scalar; for KL log (ref^(1-c) pi^c / Z)."""
     log_ratio, power = log_pi - log_ref, power[..., None, None]
-    if divergence.tilts_by_power:
-        return _normalised(log_ref + power * log_ratio)
     return optimal_policy(divergence, power * divergence.index_term(log_ratio), log_ref.expand_as(log_ratio))
 
 
@@ -55,6 +53,8 @@ def optimal_policy(divergence: Divergence, term: Tensor, log_ref: Tensor) -> Ten
     The unknown is q, the log-ratio of the action with the largest term: f'(p_k/ref_k) = f'(exp q) - (largest - term_k).
     At q = 0 no p_k exceeds ref_k, at q = -log ref that action alone has p = 1, and the mass rises between.
     """
+    if divergence.tilts_by_power:
+        return _normalised(log_ref + term)
     largest, which = term.max(-1, keepdim=True)
     behind = largest - term
 

@@ -30,7 +30,7 @@ def test_folds_are_those_of_the_row_ids_in_any_company():
     alone = data([7], labels=shifted(1.5), held_out=Folds(count=3))
     assert many.copies == 4
     assert many.seeds == [4] * 8 + [7] * 8
-    assert many.whole.tolist() == [3, 7, 11, 15]
+    assert many.runs[:, -1].tolist() == [3, 7, 11, 15]
     for name in ("train", "held_out", "held_out_weight"):
         ours, theirs = getattr(many.split, name), getattr(alone.split, name)
         assert torch.equal(ours[8:12], ours[12:16])

@@ -14,6 +14,7 @@ from spo.divergence.forward_kl import ForwardKL
 from spo.divergence.kl import KL
 from spo.errors import ConfigError
 from spo.evaluate.base import Learned
+from spo.evaluate.ensemble import OnAllRows
 from spo.evaluate.kappa import Exact
 from spo.evaluate.lm import TiltEvaluation
 from spo.evaluate.tabular import TabularTilt, direction_error
@@ -23,7 +24,7 @@ from tests.evaluate.test_lm import OPTIONS
 from tests.small import SIZES, data
 
 SEEDS = [3, 4, 5]
-EVALUATION = TabularTilt(betas=[1.0, 0.1], kl_target=0.02, kappa_rule=Exact())
+EVALUATION = TabularTilt(betas=[1.0, 0.1], kl_target=0.02, kappa_rule=Exact(), ensemble=OnAllRows())
 
 
 @pytest.fixture
@@ -121,10 +122,10 @@ def test_orientation_turns_the_index_round(policy: Tabular) -> None:
 def test_dead_replicates_are_left_out_and_an_unreached_kl_is_said(policy: Tabular) -> None:
     alive = torch.tensor([True, False, True])
     some = learned(policy, alive=alive)
-    found = TabularTilt(betas=[1.0], kl_target=1.5, kappa_rule=Exact()).run(some, data(SEEDS))
+    found = TabularTilt(betas=[1.0], kl_target=1.5, kappa_rule=Exact(), ensemble=OnAllRows()).run(some, data(SEEDS))
     assert set(found.samples["seed"]) == {3, 5}
     assert found.points[0]["n_replicates"] == 2
-    beyond = TabularTilt(betas=[1.0], kl_target=1.7, kappa_rule=Exact()).run(some, data(SEEDS))
+    beyond = TabularTilt(betas=[1.0], kl_target=1.7, kappa_rule=Exact(), ensemble=OnAllRows()).run(some, data(SEEDS))
     assert beyond.target is not None
     assert "outside the frontier of 2 of 2 replicates" in beyond.target["note"]
     assert math.isnan(beyond.target["reward"])
@@ -157,4 +158,4 @@ def test_each_evaluation_refuses_the_other_policy(policy: Tabular) -> None:
     for divergence in (KL(), ForwardKL(rho_max=30.0)):
         EVALUATION.check(divergence, policy)
     with pytest.raises(ConfigError, match="betas"):
-        TabularTilt(betas=[1.0, 1.0], kl_target=None, kappa_rule=Exact())
+        TabularTilt(betas=[1.0, 1.0], kl_target=None, kappa_rule=Exact(), ensemble=OnAllRows())
