@@ -20,9 +20,7 @@ from spo.cli.help import group_comments, group_names, head_comment, key_lines, o
 from spo.cli.signature import read_docstring
 from spo.paths import asset_dir
 
-_Groups = dict[
-    str, tuple[list[str], str, str | None]
-]  # group -> commands that have it, what it chooses, default option
+_Groups = dict[str, tuple[list[str], str, str | None]]  # group -> (its commands, what it chooses, default option)
 _PLACE = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _HEAD = """# Choices
 
