@@ -80,8 +80,9 @@ def test_what_fills_a_batch_up_changes_nothing(tmp_path, method, source):
         torch.testing.assert_close(
             filled.module.policy.trainable_state_dict()[name], value, atol=2e-4, rtol=1e-3, msg=name
         )
+    aside = ("perf", "link/ece")  # bins of p: rounding moves a row with p = 1/2 from one into the next
     then, now = (
-        {(m.step, m.name): m.value for m in RunFolder(tmp_path / str(n)).metrics() if "perf" not in m.name}
+        {(m.step, m.name): m.value for m in RunFolder(tmp_path / str(n)).metrics() if not m.name.startswith(aside)}
         for n in (160, 200)
     )
     assert then.keys() == now.keys()

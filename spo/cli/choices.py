@@ -139,8 +139,8 @@ def _targets(node: Any, place: str = "") -> Iterator[tuple[str, str]]:
 def _nested(group: str, path: Path) -> Iterator[tuple[str, str]]:
     """("prompts@evaluate.prompts", "train_ride") for a group that this option has inside."""
     for entry in yaml.safe_load(path.read_text()).get("defaults", []):
-        if isinstance(entry, dict):
-            name, option = next(iter(entry.items()))
+        name, option = next(iter(entry.items())) if isinstance(entry, dict) else (str(entry), "")
+        if option and not name.startswith("optional "):
             inner, _, place = str(name).lstrip("/").partition("@")
             yield f"{inner}@{_place(group)}.{place or inner}", str(option)
 

@@ -44,6 +44,7 @@ def prepare(config_dir: str | None) -> None:
         Plugins.instance().register(SpoSearchPath)
     OmegaConf.register_new_resolver("short", short_name, replace=True)
     OmegaConf.register_new_resolver("steps_of", steps_of, replace=True)
+    OmegaConf.register_new_resolver("chosen", chosen, replace=True)
 
 
 def option_folders(command: Command) -> list[Path]:
@@ -79,6 +80,13 @@ def steps_of(passes: int, rows: int, batch: int) -> int:
     if not (isinstance(rows, int) and isinstance(batch, int) and rows > 0 and batch > 0):
         return 1
     return passes * -(-rows // batch)
+
+
+def chosen(group: str, *, _root_: DictConfig) -> str:
+    """In a defaults list, the option chosen in a group that the list of the command has further down; "None" for none.
+
+    `${group}` by itself is Hydra's for that, and fails where the option is null."""
+    return str(_root_.get(group))
 
 
 def flag_parser(command: Command) -> argparse.ArgumentParser:
