@@ -94,8 +94,8 @@ def _call(run: RunFolder, config: Mapping[str, Any], received: list[int]) -> tup
         if _is_out_of_memory(error):
             _keep_traceback(run, error)
             return MENDABLE, (
-                "out of memory: give smaller batches, or fewer rows (data.max_rows; of a tabular study data.source.rows, "
-                f"seeds or truth.shifts); the traceback is in {run.path / 'error.txt'}"
+                "out of memory: give smaller batches, or fewer rows (data.max_rows; of a tabular study data.source.rows "
+                f"or seeds, or truth.shifts); the traceback is in {run.path / 'error.txt'}"
             )
         return CRASHED, _keep_traceback(run, error)
 
