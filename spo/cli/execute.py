@@ -92,11 +92,8 @@ def _call(run: RunFolder, config: Mapping[str, Any], received: list[int]) -> tup
         if _is_disk_full(error, run.path):
             return MENDABLE, f"no space left on the disk of {run.path}: free some, then `spo execute {run.path}`"
         if _is_out_of_memory(error):
-            _keep_traceback(run, error)
-            return MENDABLE, (
-                "out of memory: give smaller batches, or fewer rows (data.max_rows; of a tabular study data.source.rows "
-                f"or seeds, or truth.shifts); the traceback is in {run.path / 'error.txt'}"
-            )
+            fewer = "fewer rows (data.max_rows; of a tabular study data.source.rows or seeds, or truth.shifts)"
+            return MENDABLE, f"out of memory: give smaller batches, or {fewer}"
         return CRASHED, _keep_traceback(run, error)
 
 
