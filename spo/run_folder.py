@@ -87,7 +87,23 @@ class RunFolder:
             )
         self.path.mkdir(parents=True, exist_ok=True)
         self.write_json("invocation.json", dict(invocation))
-        _replace(self.config_path, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120))
+        _replace(self.config_path, _yaml(config))
+
+    def holds(self, config: Mapping[str, Any]) -> bool:
+        """Whether a run of this very config was begun here. ConfigError, with the keys that differ, if of another."""
+        if not self.config_path.exists():
+            return False
+        then, now = (dict(_leaves(c)) for c in (self.config, yaml.safe_load(_yaml(config))))
+        absent = object()
+        other = [key for key in {**then, **now} if repr(then.get(key, absent)) != repr(now.get(key, absent))]
+        if not other:
+            return True
+        shown = "; ".join(f"{key}: {then.get(key, '-')} there, {now.get(key, '-')} asked for" for key in other[:_SHOWN])
+        more = f"; and {len(other) - _SHOWN} keys more" if len(other) > _SHOWN else ""
+        raise ConfigError(
+            f"{self.path} holds a run of another config ({shown}{more}), which is left alone: give another folder with "
+            "hydra.sweep.dir=FOLDER, or remove this one"
+        )
 
     # ---- how it went --------------------------------------------------------------------------------
 
@@ -249,6 +265,22 @@ class RunFolder:
 def _whole_lines(path: Path) -> list[str]:
     """The lines that end in a newline: what follows the last one was torn by a kill."""
     return path.read_text().split("\n")[:-1]
+
+
+_SHOWN = 5  # keys that a message names
+
+
+def _yaml(config: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _leaves(node: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of every leaf."""
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
 def _replace(path: Path, text: str) -> None:

@@ -72,14 +72,28 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
     return kept.drop(columns="_file").reset_index(drop=True)
 
 
-def settings_of(overrides: Sequence[str]) -> str:
-    """The overrides that no other column holds and that change what is learned, sorted, in one line."""
-    return " ".join(sorted(word for word in overrides if not word.lstrip("+~").startswith(_ELSEWHERE)))
+_ASIDE = {  # keys whose value has a column, or that say where and how a run is done and not what it is
+    "method", "objective", "link", "divergence", "budget", "truth", "truth.shifts", "truth.link.shift",
+    "data.source.seeds", "data.source.rows", "evaluate", "evaluate.betas", "evaluate.kl_target",
+    "micro_batch", "log_every", "checkpoint_every", "diagnosis", "device", "train_run", "sweeps",
+}  # fmt: skip
+_ASIDE_WITH_KEYS = ("hydra", "hardware", "logger", "run_folder")  # groups that stand aside with all their keys
+_ASIDE_GROUPS = ("seed_scheme@", "kappa_rule@", "ensemble@", "divergence@")  # and those that lie inside an option
+_STUDY = "experiment=synthetic"  # the sweeps set it by themselves
 
 
-_ELSEWHERE: tuple[str, ...] = ("data.source.seeds", "data.source.rows", "truth", "method", "link=", "objective=")
-_ELSEWHERE += ("budget", "experiment", "logger", "hydra", "hardware", "evaluate", "divergence", "kappa_rule")
-_ELSEWHERE += ("seed_scheme", "run_folder", "sweeps")
+def settings_of(overrides: Iterable[str]) -> str:
+    """What a command line asked for that no column tells: its other overrides, sorted, joined by spaces; "" for none.
+
+    Of a key that is given twice the last one counts, as with Hydra; + and ++ are as the plain key.
+    "data.source.seeds=0-7 link=kernel refit.every=7 link.constant=2.0" -> "link.constant=2.0 refit.every=7"."""
+    last = {(word := override.lstrip("+")).partition("=")[0]: word for override in overrides}
+    return " ".join(sorted(word for key, word in last.items() if word != _STUDY and not _stands_aside(key)))
+
+
+def _stands_aside(key: str) -> bool:
+    group = key.partition(".")[0].partition("/")[0]
+    return key in _ASIDE or group in _ASIDE_WITH_KEYS or key.startswith(_ASIDE_GROUPS)
 
 
 def _named(choice: str | None) -> str:

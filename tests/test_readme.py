@@ -37,7 +37,7 @@ def test_a_link_of_the_users_own_trains(
 def test_every_group_and_option_is_in_the_table() -> None:
     conf = README.parent / "conf"
     rows = [row for row in README.read_text().splitlines() if row.startswith("| `")]
-    table = {group: row for row in rows for group in re.findall(r"`(\w+)`", row.split("|")[1])}
+    table = {group: row for row in rows for group in re.findall(r"`(\w+)(?:@[\w.]+)?`", row.split("|")[1])}
     groups = {p.name: sorted(f.stem for f in p.glob("*.yaml")) for p in conf.iterdir() if p.is_dir()}
     for group, options in groups.items():
         if group in ("experiment", "run_folder"):

@@ -38,6 +38,23 @@ def test_a_run_in_two_files_counts_once(tmp_path: Path) -> None:
     assert study.read([]).empty
 
 
+@pytest.mark.parametrize(
+    ("overrides", "settings"),
+    [
+        ("data.source.seeds=0-7 link=kernel refit.every=7 link.constant=2.0", "link.constant=2.0 refit.every=7"),
+        ("sweeps=misspecification method=dpo data.source.rows=250 truth.shifts=[0.0] budget=paper", ""),
+        ("experiment=synthetic seed_scheme@data.source.seed_scheme=author hydra.sweep.dir=a hydra/launcher=b", ""),
+        ("experiment=tabular seed=1 logger=csv hardware.threads=2 run_folder=dated", "experiment=tabular seed=1"),
+        ("epochs=3 ++epochs=4 +optim.learning_rate=0.1", "epochs=4 optim.learning_rate=0.1"),
+        ("link@link.inner=spline ~method", "link@link.inner=spline ~method"),
+        ("", ""),
+    ],
+)
+def test_settings_are_what_no_column_tells(overrides: str, settings: str) -> None:
+    assert study.settings_of(overrides.split()) == settings
+    assert study.settings_of(reversed(settings.split())) == settings
+
+
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.parquet"
     pq.write_table(pa.table({"seed": [1]}), path)

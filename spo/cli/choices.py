@@ -20,6 +20,7 @@ from spo.cli.help import group_comments, group_names, head_comment, key_lines, o
 from spo.cli.signature import read_docstring
 from spo.paths import asset_dir
 
+_Groups = dict[str, tuple[list[str], str, str | None]]  # group -> (its commands, what it chooses, default option)
 _PLACE = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _HEAD = """# Choices
 
@@ -104,7 +105,12 @@ def _body(group: str, path: Path) -> list[str]:
         docstring = [f"  {line}" for line in read_docstring(target).splitlines()]
         sections.append([f"{place}: {target}" if place else target, *docstring])
     nested = [f"    {inner}={option}" for inner, option in _nested(group, path)]
-    return _with_gaps([*sections, key_lines(node, f"{group}.", option_comments(path)) + nested])
+    return _with_gaps([*sections, key_lines(node, f"{_place(group)}.", option_comments(path)) + nested])
+
+
+def _place(group: str) -> str:
+    """Where the keys of a group lie: those of `kappa_rule@evaluate.kappa_rule` in evaluate.kappa_rule."""
+    return group.rpartition("@")[2]
 
 
 def _with_gaps(sections: Sequence[Sequence[str]]) -> list[str]:
@@ -133,15 +139,16 @@ def _targets(node: Any, place: str = "") -> Iterator[tuple[str, str]]:
 def _nested(group: str, path: Path) -> Iterator[tuple[str, str]]:
     """("prompts@evaluate.prompts", "train_ride") for a group that this option has inside."""
     for entry in yaml.safe_load(path.read_text()).get("defaults", []):
-        if isinstance(entry, dict):
-            name, option = next(iter(entry.items()))
+        name, option = next(iter(entry.items())) if isinstance(entry, dict) else (str(entry), "")
+        if option and not name.startswith("optional "):
             inner, _, place = str(name).lstrip("/").partition("@")
-            yield f"{inner}@{group}.{place or inner}", str(option)
+            yield f"{inner}@{_place(group)}.{place or inner}", str(option)
 
 
-def _groups(conf: Path) -> dict[str, tuple[list[str], str, str | None]]:
-    """Group -> (commands that have it, what it chooses, default option), training's groups first."""
-    out: dict[str, tuple[list[str], str, str | None]] = {}
+def _groups(conf: Path) -> _Groups:
+    """Group -> (commands that have it, what it chooses, default option), training's groups first; at the end those that
+    lie inside an option only, by the words that a user types: `kappa_rule@evaluate.kappa_rule`."""
+    out: _Groups = {}
     commands = find_commands(conf)
     for command in sorted(commands.values(), key=lambda c: c.name != "train"):
         defaults = yaml.safe_load(command.path.read_text()).get("defaults", [])
@@ -149,7 +156,23 @@ def _groups(conf: Path) -> dict[str, tuple[list[str], str, str | None]]:
         for group in group_names(command):
             users, comment, default = out.get(group, ([], group_comments(command.path).get(group, ""), chosen[group]))
             out[group] = ([*users, command.name], comment, default)
+    return _with_inner_groups(conf, out)
+
+
+def _with_inner_groups(conf: Path, groups: _Groups) -> _Groups:
+    out = dict(groups)
+    for group, (users, _, _) in groups.items():
+        for path in sorted(_folder(conf, group).glob("*.yaml")):
+            comments = {_inner(name): comment for name, comment in group_comments(path).items()}
+            for inner, option in [] if _changes_other_groups(path) else _nested(group, path):
+                if inner.partition("@")[0] not in groups:
+                    out.setdefault(inner, (users, comments.get(_inner(inner), ""), option))
     return out
+
+
+def _inner(group: str) -> str:
+    """`/kappa_rule@kappa_rule` -> kappa_rule"""
+    return group.lstrip("/").partition("@")[0]
 
 
 def _folder(conf: Path, group: str) -> Path:

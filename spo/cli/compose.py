@@ -33,6 +33,8 @@ tuple, dict, Sequence, Mapping; anything else stands for an object, i.e. a node 
 A key called `every` or `..._every` is an interval in optimizer steps; one longer than the top-level `steps` is refused.
 """
 
+import copy
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +47,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from spo.cli.commands import Command
@@ -90,17 +92,20 @@ def compose_jobs(command: Command, words: list[str], multirun: bool) -> tuple[bo
 def _compose_all(command: Command, lists: list[list[str]]) -> tuple[list[Composition], list[str]]:
     jobs: list[Composition] = []
     found: dict[str, int] = {}  # problem -> number of jobs that have it
+    composed: _Composed = {}
     for words in lists:
         overrides, problems = _sift(_parse(words))
-        job, more = _compose_one(command, overrides)
+        job, more = _compose_one(command, overrides, composed)
         jobs.append(job)
         for problem in [*problems, *more]:
             found[problem] = found.get(problem, 0) + 1
     return jobs, [p if n == len(lists) else f"{p} (in {n} of {len(lists)} jobs)" for p, n in found.items()]
 
 
-def _compose_one(command: Command, overrides: list[Override]) -> tuple[Composition, list[str]]:
-    config = _compose(command, overrides)
+def _compose_one(
+    command: Command, overrides: list[Override], composed: "_Composed | None" = None
+) -> tuple[Composition, list[str]]:
+    config = _compose(command, overrides, composed)
     choices = {str(k): str(v) for k, v in config.hydra.runtime.choices.items() if not str(k).startswith("hydra")}
     problems: list[str] = []
     resolved = plain(config, "", problems)
@@ -122,11 +127,39 @@ def _with_origin(problem: str, overrides: list[Override]) -> str:
     return f"{problem}{by}. To leave it out: ~{key}"
 
 
-def _compose(command: Command, overrides: list[Override]) -> DictConfig:
-    """Like Hydra, but an unknown key is kept, so that the schema check names all of them at once."""
-    words = [f"++{line}" if _sets_a_value(o) else line for o, line in zip(overrides, _lines(overrides), strict=True)]
-    config = hydra.compose(command.name, overrides=words, return_hydra_config=True)
+_Composed = dict[tuple[str, ...], DictConfig]  # the overrides that choose options -> what they compose to
+
+
+def _compose(command: Command, overrides: list[Override], composed: _Composed | None = None) -> DictConfig:
+    """Like Hydra, but an unknown key is kept, so that the schema check names all of them at once.
+
+    Hydra takes half a second. Jobs that choose the same options share a composition, kept in `composed`, and set their
+    values in a copy of it; not where a key is added or deleted, which is done in the order of the command line."""
+    values = [override for override in overrides if _sets_a_value(override)]
+    others = [override for override in overrides if not _sets_a_value(override)]
+    if any(override.type.name != "CHANGE" for override in others):
+        words = [f"++{o.input_line}" if _sets_a_value(o) else str(o.input_line) for o in overrides]
+        config = hydra.compose(command.name, overrides=words, return_hydra_config=True)
+    else:
+        composed = {} if composed is None else composed
+        key = tuple(_lines(others))
+        if key not in composed:
+            composed[key] = hydra.compose(command.name, overrides=list(key), return_hydra_config=True)
+        config = _with_values(composed[key], values, _lines(overrides))
     HydraConfig.instance().set_config(config)  # for ${hydra:...}
+    return config
+
+
+def _with_values(config: DictConfig, values: list[Override], lines: list[str]) -> DictConfig:
+    """A copy with values set, as Hydra sets those with ++."""
+    config = copy.deepcopy(config)
+    for override in values:
+        try:
+            OmegaConf.update(config, override.key_or_group, override.value(), merge=True, force_add=True)
+        except OmegaConfBaseException as error:
+            raise HydraException(f"Error merging override ++{override.input_line}") from error
+    with read_write(config.hydra.overrides), open_dict(config.hydra.overrides):
+        config.hydra.overrides.task = [line for line in lines if not line.startswith("hydra.")]
     return config
 
 
@@ -135,8 +168,14 @@ def _sets_a_value(override: Override) -> bool:
     return override.type.name == "CHANGE" and not key.startswith("hydra") and not _options(key)
 
 
-def _options(group: str) -> list[str]:
-    return list(_loader().get_group_options(group))
+def _options(group: str) -> tuple[str, ...]:
+    return _options_of(_loader(), group)
+
+
+@functools.lru_cache
+def _options_of(loader: ConfigLoader, group: str) -> tuple[str, ...]:
+    """Read from the disk once: every override of every job is asked about."""
+    return tuple(loader.get_group_options(group))
 
 
 def _sift(overrides: list[Override]) -> tuple[list[Override], list[str]]:
@@ -197,5 +236,5 @@ def look(command: Command, words: list[str]) -> tuple[dict[str, Any], dict[str, 
         job, _ = _compose_one(command, _parse([w for w in words if not _parse([w])[0].is_sweep_override()]))
     except (HydraException, OmegaConfBaseException):
         job, _ = _compose_one(command, [])
-    found = {group: _options(group) for group in dict.fromkeys([*group_names(command), *job.choices])}
+    found = {group: list(_options(group)) for group in dict.fromkeys([*group_names(command), *job.choices])}
     return job.config, job.choices, {group: options for group, options in found.items() if options}

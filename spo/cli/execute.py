@@ -91,6 +91,9 @@ def _call(run: RunFolder, config: Mapping[str, Any], received: list[int]) -> tup
             return 128 + received[0], f"interrupted; go on with `spo execute {run.path}`"
         if _is_disk_full(error, run.path):
             return MENDABLE, f"no space left on the disk of {run.path}: free some, then `spo execute {run.path}`"
+        if _is_out_of_memory(error):
+            fewer = "fewer rows (data.max_rows; of a tabular study data.source.rows or seeds, or truth.shifts)"
+            return MENDABLE, f"out of memory: give smaller batches, or {fewer}"
         return CRASHED, _keep_traceback(run, error)
 
 
@@ -151,6 +154,12 @@ def _is_disk_full(error: BaseException | None, place: Path) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Of the machine or of a device; torch has no class of its own for the first."""
+    words = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
 
 
 def _note(run: RunFolder, **changes: Any) -> None:

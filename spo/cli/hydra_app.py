@@ -43,6 +43,8 @@ def prepare(config_dir: str | None) -> None:
     if SpoSearchPath not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(SpoSearchPath)
     OmegaConf.register_new_resolver("short", short_name, replace=True)
+    OmegaConf.register_new_resolver("steps_of", steps_of, replace=True)
+    OmegaConf.register_new_resolver("chosen", chosen, replace=True)
 
 
 def option_folders(command: Command) -> list[Path]:
@@ -68,6 +70,23 @@ def short_name(overrides: list[str], value_limit: int = 24, limit: int = 120) ->
         value = re.sub(r"[^\w.+-]+", "_", value.rstrip("/'\"").rpartition("/")[2]).strip("_")
         parts.append(f"_{key.rpartition('.')[2].replace('/', '_')}-{value[-value_limit:]}")
     return "".join(parts)[:limit].rstrip("_.-")
+
+
+def steps_of(passes: int, rows: int, batch: int) -> int:
+    """passes · ceil(rows / batch): optimizer steps of passes over all rows, the last batch of a pass a part of one.
+
+    So that a budget written in passes gives intervals in optimizer steps at every number of rows. What is no number
+    of rows or of a batch gives 1: what takes it as such refuses it."""
+    if not (isinstance(rows, int) and isinstance(batch, int) and rows > 0 and batch > 0):
+        return 1
+    return passes * -(-rows // batch)
+
+
+def chosen(group: str, *, _root_: DictConfig) -> str:
+    """In a defaults list, the option chosen in a group that the list of the command has further down; "None" for none.
+
+    `${group}` by itself is Hydra's for that, and fails where the option is null."""
+    return str(_root_.get(group))
 
 
 def flag_parser(command: Command) -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,10 @@ def launch(command: Command, arguments: list[str]) -> int:
             problems = check_in_child([job.config for job in jobs])
         if problems:
             return _refuse(command, problems)
-        task = functools.partial(_task, command, shlex.join(["spo", command.name, *arguments]))
+        grid = _Grid(len(jobs)) if multirun else None
+        task = functools.partial(_task, command, shlex.join(["spo", command.name, *arguments]), grid)
         try:
-            return _multirun(command, words, task, len(jobs)) if multirun else _run(command, words, task)
+            return _run(command, words, task) if grid is None else _multirun(command, words, task, grid)
         except (HydraException, OmegaConfBaseException) as error:
             return _refuse(command, [explain(error)])
         except OSError as error:
@@ -97,18 +99,23 @@ def _run(command: Command, words: list[str], task: Callable[[DictConfig], int]) 
     return int(done.return_value)
 
 
-def _multirun(command: Command, words: list[str], task: Callable[[DictConfig], int], count: int) -> int:
+def _multirun(command: Command, words: list[str], task: Callable[[DictConfig], int], grid: "_Grid") -> int:
     """Every job through Hydra's sweeper and launcher; 1 if any failed, the signal's code if interrupted."""
-    print(f"spo {command.name}: {count} jobs, all checked", flush=True)
+    print(f"spo {command.name}: {grid.jobs} jobs, all checked", flush=True)
     app = GlobalHydra.instance().hydra
     try:
         done = app.multirun(command.name, task, [*_QUIET, *words, "hydra.mode=MULTIRUN"])  # type: ignore[union-attr]
     except _Interrupted as error:
-        print(f"spo {command.name}: interrupted; the jobs that were not begun are not run", file=sys.stderr)
+        print(
+            f"spo {command.name}: interrupted; the jobs that were not begun are not run. The same command with "
+            f"hydra.sweep.dir={error.folder} goes on",
+            file=sys.stderr,
+        )
         return error.code
     jobs = [job for batch in done or [] for job in batch]
     failed = [job for job in jobs if job.return_value]
-    print(f"spo {command.name}: {len(jobs) - len(failed)} of {len(jobs)} jobs ok", flush=True)
+    before = f", {grid.skipped} of them before" if grid.skipped else ""
+    print(f"spo {command.name}: {len(jobs) - len(failed)} of {len(jobs)} jobs ok{before}", flush=True)
     for job in failed:
         folder = job.hydra_cfg.hydra.runtime.output_dir
         print(f"  exit code {job.return_value}: {' '.join(job.overrides)}  ({folder})", file=sys.stderr)
@@ -118,13 +125,45 @@ def _multirun(command: Command, words: list[str], task: Callable[[DictConfig], i
 class _Interrupted(KeyboardInterrupt):
     """A job was interrupted: the sweep ends with it."""
 
-    def __init__(self, code: int) -> None:
+    def __init__(self, code: int, folder: Path) -> None:
         super().__init__(code)
-        self.code = code
+        self.code, self.folder = code, folder
 
 
-def _task(command: Command, line: str, config: DictConfig) -> int:
-    """One job: its folder, then its process. Never raises but for an interrupt: the other jobs go on."""
+@dataclass
+class _Grid:
+    """How far a multirun has come. Jobs of an earlier one in its folder are gone on with, finished ones are skipped."""
+
+    jobs: int
+    done: int = 0
+    skipped: int = 0
+    failed: int = 0
+
+    def where(self, number: int) -> str:
+        """number: of the job, from 0."""
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"job {number + 1} of {max(self.jobs, number + 1)} ({self.done} done, {self.skipped} skipped{failed})"
+
+    def run(self, job: Callable[[], int | None]) -> int:
+        """The exit code of the job; None of one that was skipped."""
+        code = job()
+        self.skipped += code is None
+        self.done += code == 0
+        self.failed += bool(code)
+        return code or 0
+
+
+def _task(command: Command, line: str, grid: _Grid | None, config: DictConfig) -> int:
+    """A run, or a job of a grid: its folder, then its process. Never raises but for an interrupt: other jobs go on."""
+    if grid is None:
+        return _job(command, line, config, may_be_begun=False) or 0
+    number = int(HydraConfig.get().job.num)
+    print(f"spo {command.name}: {grid.where(number)}", flush=True)
+    return grid.run(lambda: _job(command, line, config, may_be_begun=True))
+
+
+def _job(command: Command, line: str, config: DictConfig, *, may_be_begun: bool) -> int | None:
+    """The exit code; None where there is nothing to do. may_be_begun: by an earlier multirun, with the same config."""
     settings = HydraConfig.get()
     run = RunFolder(settings.runtime.output_dir)
     problems: list[str] = []
@@ -143,7 +182,12 @@ def _task(command: Command, line: str, config: DictConfig) -> int:
     try:
         if problems:
             raise ConfigError("\n".join(problems))
-        run.create(resolved, invocation)
+        begun = may_be_begun and run.holds(resolved)
+        if begun and (why := _nothing_to_do(run)):
+            print(f"spo {command.name}: {_shown(run.path)} {why}: skipped", flush=True)
+            return None
+        if not begun:
+            run.create(resolved, invocation)
     except ConfigError as error:
         return _refuse(command, str(error).splitlines())
     except OSError as error:
@@ -155,8 +199,19 @@ def _task(command: Command, line: str, config: DictConfig) -> int:
     except ConfigError as error:
         return _refuse(command, str(error).splitlines())
     if code > 128 and settings.mode == RunMode.MULTIRUN:
-        raise _Interrupted(code)
+        raise _Interrupted(code, _shown(Path(settings.sweep.dir)))
     return code
+
+
+def _nothing_to_do(run: RunFolder) -> str | None:
+    """Why a job that was begun before is not to be gone on with; None where it is."""
+    if run.status.get("state") == "ok":
+        return "is finished"
+    pid = run.status.get("pid")
+    with contextlib.suppress(OSError):  # no such process, or a system without /proc
+        if run.status.get("state") == "running" and b"execute" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return f"is being run by process {pid}"
+    return None
 
 
 def _launcher(config: Mapping[str, Any]) -> Launcher | None:

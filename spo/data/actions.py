@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from spo.data.held_out import HeldOut, Split
 from spo.data.loader import Steps, loader
-from spo.data.order import RowOrder
+from spo.data.order import NO_ROW, RowOrder
 from spo.data.position import StepSampler, position_in
 from spo.errors import ConfigError, DataError
 from spo.hashing import hash_int64
@@ -74,7 +74,8 @@ class ActionDataModule(L.LightningDataModule):
 
     source: labels -> ActionRows, D data sets; held_out: what of each its C copies are trained on. Replicate r's rows
     come in the order of a RowOrder whose seed is made of `seed` and of its data set's own seed, whatever the
-    other replicates; copies and shifts of one seed have the same order.
+    other replicates; copies and shifts of one seed have the same order. An epoch visits every row once, as the paper's
+    code does: its last batch is filled up with rows of weight 0.
     """
 
     def __init__(
@@ -226,7 +227,9 @@ class ActionDataModule(L.LightningDataModule):
         """One a seed, over the rows that training visits."""
         lengths = np.zeros(self.rows_train, dtype=np.int64)
         return [
-            RowOrder(seed=hash_int64([self.seed, seed]), lengths=lengths, global_batch=self.global_batch)
+            RowOrder(
+                seed=hash_int64([self.seed, seed]), lengths=lengths, global_batch=self.global_batch, keep_last=True
+            )
             for seed in dict.fromkeys(self.rows.seed.tolist())
         ]
 
@@ -239,7 +242,7 @@ class ActionDataModule(L.LightningDataModule):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps that see every training row once, but for an incomplete last batch."""
+        """Optimizer steps that see every training row once."""
         return self.orders[0].batches_per_epoch
 
     def epoch(self, step: int) -> float:
@@ -254,12 +257,15 @@ class ActionDataModule(L.LightningDataModule):
             )
         epoch, number = divmod(k, self.steps_per_epoch)
         at = self._epoch(epoch)[number][self._order_of]
-        weight = self.split.train.gather(-1, at)
+        there = at != NO_ROW
+        at = at.clamp_min(0)  # any row will do where its weight is 0
+        weight = self.split.train.gather(-1, at) * there
         parts = zip(*(torch.split(x, self.micro_batch, dim=-1) for x in (at, weight)), strict=True)
         return [self.batch(*part) for part in parts]
 
     def _epoch(self, epoch: int) -> Tensor:
-        """Rows of every batch of a data epoch, int64 (batches, orders, global_batch); the last one asked for stays."""
+        """Rows, or NO_ROW, of every batch of a data epoch, int64 (batches, orders, global_batch); the last one asked
+        for stays."""
         if self._kept is None or self._kept[0] != epoch:
             orders = np.stack([order.epoch(epoch) for order in self.orders], axis=1)
             self._kept = epoch, torch.from_numpy(orders)

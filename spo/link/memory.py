@@ -27,8 +27,9 @@ class IndexMemory:
         self._step: Tensor | None = None
 
     def add(self, rows: IndexSample, step: int) -> None:
-        """Store rows (*R, B) as seen at an optimizer step."""
-        rows = IndexSample(rows.t.detach().float(), rows.z.float(), rows.weight.float(), rows.row_id)
+        """Store rows (*R, B) as seen at an optimizer step. One of weight 0 is not there: it replaces no older entry."""
+        row_id = torch.where(rows.weight > 0, rows.row_id, _EMPTY)
+        rows = IndexSample(rows.t.detach().float(), rows.z.float(), rows.weight.float(), row_id)
         if self._sample is None or self._step is None:
             shape = (*rows.t.shape[:-1], self.size)
             zeros = rows.t.new_zeros(shape)

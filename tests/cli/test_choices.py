@@ -45,7 +45,8 @@ def test_the_readmes_tables_are_what_the_tree_says():
 
 def test_every_option_is_on_the_page_with_every_key():
     text = page(CONF)
-    sections = dict(re.findall(r"^### `(\S+)`\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL))
+    found = re.findall(r"^### `(\S+)`\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
+    sections = {re.sub(r"@[\w.]+", "", words): section for words, section in found}
     for path in CONF.glob("*/*.yaml"):
         group, keys = path.parent.name, load_option(path)
         section = sections[f"{group}={path.stem}"]
@@ -53,6 +54,14 @@ def test_every_option_is_on_the_page_with_every_key():
             assert str(keys["_target_"]) in section
             for key in keys.keys() - {"_target_", "_partial_"}:
                 assert f"{group}.{key}" in section, f"{group}={path.stem} does not show {key}"
+
+
+def test_a_group_inside_an_option_is_listed_by_the_words_to_type():
+    text = page(CONF)
+    assert "| `kappa_rule@evaluate.kappa_rule` | exact paper | " in text
+    assert "### `held_out@data.held_out=share`" in text
+    assert "data.held_out.share=0.1" in text
+    assert "`prompts@evaluate.prompts`" not in text  # `spo label` has the group `prompts`, which stands there
 
 
 @pytest.mark.parametrize("path", [p for group in THEOREM for p in sorted((CONF / group).glob("*.yaml"))], ids=str)

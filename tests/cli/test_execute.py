@@ -53,6 +53,7 @@ def execute(run: RunFolder, *extra: str, **environment: str) -> subprocess.Compl
         ("mendable", 2, "failed", "rows.jsonl:3 has no column 'prompt'"),
         ("crash", 1, "failed", "crashed: ZeroDivisionError: in the middle"),
         ("full", 2, "failed", "no space left on the disk"),
+        ("memory", 2, "failed", "out of memory: give smaller batches"),
     ],
 )
 def test_exit_code_and_status(tmp_path: Path, mode: str, code: int, state: str, message: str):

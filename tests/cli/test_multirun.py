@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import hydra
 import pytest
 
 from spo.cli.launch import _Interrupted
@@ -52,4 +53,34 @@ def test_a_sweep_file_switches_multirun_on(spo: Spo, tmp_path: Path):
 def test_an_interrupt_ends_the_sweep_with_its_code(spo: Spo):
     assert spo("fit", "-m", "data_path=x", "mode=code", "seed=0,1", "hydra.sweep.dir=all") == 130
     assert len(list(Path("all").glob("[01]*"))) == 1
-    assert _Interrupted(143).code == 143
+    assert _Interrupted(143, Path("all")).code == 143
+
+
+GRID = ["data_path=x", "seed=0,1,2", "hydra.sweep.dir=all", "hydra.sweep.subdir=job${seed}"]
+
+
+def test_a_grid_that_is_run_again_does_only_what_is_not_done(spo: Spo, capfd: pytest.CaptureFixture[str]):
+    """A finished job is left alone, one that failed is done; one with another config is refused and left alone too."""
+    assert spo("fit", "-m", *GRID, "mode=only_seed_1_fails") == 1
+    before = {path: path.read_bytes() for path in Path("all").glob("job[02]/ran.json")}
+    capfd.readouterr()
+    assert spo("fit", "-m", *GRID, "mode=only_seed_1_fails") == 1
+    out = capfd.readouterr().out
+    assert out.count("is finished: skipped") == 2
+    assert "job 3 of 3 (0 done, 1 skipped, 1 failed)" in out
+    assert "2 of 3 jobs ok, 2 of them before" in out
+    assert spo("fit", "-m", *GRID) == 1
+    err = capfd.readouterr().err
+    assert err.count("holds a run of another config (mode: only_seed_1_fails there, ok asked for)") == 3
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_jobs_that_choose_the_same_options_share_a_composition(spo: Spo, monkeypatch: pytest.MonkeyPatch):
+    """And are composed as they are by themselves."""
+    composed = []
+    original = hydra.compose
+    monkeypatch.setattr(hydra, "compose", lambda *a, **k: composed.append(a) or original(*a, **k))
+    assert spo("fit", "-m", "data_path=x", "seed=0,1,2,3", "link=kernel,isotonic", "hydra.sweep.dir=all") == 0
+    assert len(composed) <= 3  # two, and one to see whether it is a multirun
+    found = {(run.config["seed"], run.config["link"]["_target_"]) for run in map(RunFolder, Path("all").glob("[0-7]*"))}
+    assert len(found) == 8

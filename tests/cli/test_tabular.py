@@ -10,6 +10,7 @@ from spo import study
 from spo.cli import main
 from spo.report.results import find_results
 from spo.run_folder import RunFolder
+from spo.simulate.tabular import seeds_of
 from tests.test_conf import compose
 
 SMALL = [
@@ -114,9 +115,52 @@ def test_a_budget_is_a_methods_own_length() -> None:
         assert not problems
         found[budget, method] = job.config["epochs"], job.config["refit"]["every"]
         assert job.config["selection"]["_target_"].endswith("LastStep" if budget == "paper" else "Selection")
-    assert found["paper", "dpo"] == found["paper", "ospo"] == (100, 7)
-    assert found["paper", "pspo"] == (11, 14)
+    assert found["paper", "dpo"] == found["paper", "ospo"] == (100, 8)
+    assert found["paper", "pspo"] == (11, 16)
     assert len({found["selected", method] for method in ("dpo", "pspo", "ospo")}) == 1
+
+
+@pytest.mark.parametrize(("rows", "pass_"), [(100, 1), (250, 2), (1000, 8), (16000, 125)])
+def test_the_intervals_of_a_budget_follow_n(rows: int, pass_: int) -> None:
+    """Optimizer steps at 128 rows a batch: the author's 800 at n = 1,000, and PSPO's 24 + 64."""
+    found = {}
+    for name, *words in (("dpo", "budget=paper"), ("pspo", "budget=paper", "method=pspo"), ("sel", "budget=selected")):
+        (job,), problems = compose("train", "experiment=synthetic", f"data.source.rows={rows}", *words)
+        assert not problems
+        config = job.config
+        found[name] = [config["epochs"], config["refit"]["warm_start_steps"], config["refit"]["every"]]
+        found[name] += [config["validate_every"], config["log_every"]]
+    assert found["dpo"] == [100, 2 * pass_, pass_, None, pass_]
+    assert found["pspo"] == [11, 3 * pass_, 2 * pass_, None, pass_]
+    assert found["sel"] == [40, None, None, pass_, pass_]
+
+
+@pytest.mark.parametrize("experiment", ["synthetic", "tabular"])
+def test_a_known_link_has_scale_1_in_the_study_by_itself(experiment: str) -> None:
+    """Rewards are in raw units; 0.1 is for language models. Across methods and links, and what is typed counts."""
+    words = {"method=dpo": 1.0, "link=probit": 1.0, "link=cauchit": 1.0, "link.scale=0.5": 0.5, "method=pspo": None}
+    for word, scale in words.items():
+        (job,), problems = compose("train", f"experiment={experiment}", word)
+        assert not problems
+        assert job.config["link"].get("scale") == scale, word
+    (job,), _ = compose("train", "method=dpo")
+    assert job.config["link"]["scale"] == 0.1
+
+
+def test_a_sweep_takes_overrides_on_top() -> None:
+    words = ["sweeps=misspecification", "data.source.seeds=0-7", "method=dpo,pspo", "budget=paper"]
+    jobs, problems = compose("train", *words)
+    assert not problems
+    found = [(job.config["data"]["source"]["seeds"], job.config["epochs"], job.choices["link"]) for job in jobs]
+    assert found == [("0-7", 100, "logistic"), ("0-7", 11, "isotonic")]
+    jobs, _ = compose("train", "sweeps=misspecification", "method=dpo")
+    seeds = [seed for job in jobs for seed in seeds_of(job.config["data"]["source"]["seeds"])]
+    assert seeds == list(range(1000))
+
+
+def test_a_wrong_size_is_named_and_not_what_follows_from_it() -> None:
+    _, problems = compose("train", "experiment=synthetic", "budget=paper", "data.source.rows=many")
+    assert problems == ["data.source.rows is 'many': give a whole number"]
 
 
 def test_what_would_have_no_effect_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from spo.data.order import RowOrder
+from spo.data.order import NO_ROW, RowOrder
 from spo.errors import ConfigError
 
 LENGTHS = np.array([(7 * i) % 23 for i in range(50)])
@@ -32,6 +32,20 @@ def test_an_epoch_sees_each_row_at_most_once_and_drops_only_the_remainder() -> N
         left_out |= set(range(50)) - set(rows.tolist())
     assert len(left_out) > 2  # others each time
     assert one.batch(0).tolist() != one.batch(12).tolist()
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_an_epoch_that_keeps_its_last_batch_sees_every_row_once(window: int) -> None:
+    """50 rows in 13 batches of 4: 2 places hold no row, and other batches are those that lose the remainder."""
+    one = order(keep_last=True, bucket_window=window)
+    assert one.batches_per_epoch == 13
+    for epoch in range(3):
+        batches = one.epoch(epoch)
+        assert sorted(batches[batches != NO_ROW].tolist()) == list(range(50))
+        assert batches.shape == (13, 4)
+    if window == 1:
+        assert (one.epoch(1)[:12] == order(bucket_window=1).epoch(1)).all()
+    assert sorted(order(keep_last=True, global_batch=64).batch(0).tolist()) == [NO_ROW] * 14 + list(range(50))
 
 
 def test_rows_of_a_window_are_sorted_by_length_into_batches() -> None:

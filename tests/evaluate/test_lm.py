@@ -62,6 +62,7 @@ def test_points_target_and_files(policy: CausalLM, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     found.save(folder, {}, [])
     assert [p["beta"] for p in folder.frontier] == [None, 4.0, 1.0]
+    assert not folder.results_path.exists()  # prompts are no runs of a study
     assert folder.read_json("target.json")["kl"] == 0.05
     assert found.metrics()["eval/beta_1/kl"] == one["kl"]
     assert math.isfinite(found.metrics()["eval/reference/reward"])

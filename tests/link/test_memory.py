@@ -36,6 +36,16 @@ def test_the_oldest_go_first_and_old_entries_do_not_count():
     assert content(memory, step=7) == [(3, 3.0, 3), (4, 4.0, 3)]
 
 
+def test_a_row_of_weight_0_replaces_no_entry():
+    """It fills a batch up, and may bear the id of any row."""
+    memory = IndexMemory(4, max_age=None)
+    memory.add(rows([5, 3], [1.0, 2.0]), step=0)
+    filled = rows([9, 5], [4.0, 8.0])
+    memory.add(IndexSample(filled.t, filled.z, torch.tensor([1.0, 0.0]), filled.row_id), step=1)
+    assert content(memory) == [(3, 2.0, 0), (5, 1.0, 0), (9, 4.0, 1)]
+    assert FittedSample(memory.newest(1, alone)[0]).own(torch.tensor([5])).t.tolist() == [1.0]
+
+
 def test_own_entries_are_found_by_id_also_behind_older_ones():
     memory = IndexMemory(8, max_age=None)
     memory.add(rows([5, 3, 5], [1.0, 2.0, 7.0]), step=0)

@@ -11,7 +11,7 @@ from typing import Literal
 from spo.errors import ConfigError, DataError
 from spo.run_folder import RunFolder
 
-Mode = Literal["ok", "argument", "mendable", "crash", "full", "wait", "code", "leak", "only_seed_1_fails"]
+Mode = Literal["ok", "argument", "mendable", "crash", "full", "memory", "wait", "code", "leak", "only_seed_1_fails"]
 LEAKED: list[int] = []
 
 
@@ -64,6 +64,7 @@ def fit(
         "mendable": _mendable,
         "crash": _crash,
         "full": _full,
+        "memory": _memory,
         "wait": _wait,
         "only_seed_1_fails": _crash if seed == 1 else lambda: None,
     }[mode]()
@@ -75,6 +76,10 @@ def _mendable() -> None:
 
 def _crash() -> None:
     raise ZeroDivisionError("in the middle")
+
+
+def _memory() -> None:
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 240000000000 bytes")
 
 
 def _full() -> None:
