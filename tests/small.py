@@ -36,7 +36,7 @@ def shifted(*shifts: float) -> ShiftedLabels:
 
 
 def teachers(seeds: list[int], rows: int = 200, fresh: int = 100, **changes: Any) -> Teachers:
-    options = {**SIZES, "seed_scheme": OwnSeeds(), **changes}
+    options = {**SIZES, "seed_scheme": OwnSeeds(), "divergence": KL(), **changes}
     return Teachers(seeds=seeds, reward_scale=10.0, rows=rows, fresh_contexts=fresh, **options)
 
 

@@ -54,7 +54,7 @@ def test_the_theorem_imports_science_only(path: Path):
         ("link", {"link"}),
         ("index", {"divergence"}),
         ("objective", {"objective", "link"}),
-        ("simulate", {"simulate"}),
+        ("simulate", {"simulate", "divergence"}),
         ("policy", {"policy", "logprob"}),
         ("data", {"data"}),
     ],

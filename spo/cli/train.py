@@ -34,7 +34,7 @@ from spo.report.results import Result
 from spo.report.verdict import headline
 from spo.run_folder import RunFolder
 from spo.schedule import Schedule
-from spo.simulate.labels import ShiftedLabels, TrueLinkLabels
+from spo.simulate.labels import Truth
 
 _SHARE = 10  # an interval that is not given is this part of the run
 
@@ -55,7 +55,7 @@ def train(
     policy: Policy,
     reference: Reference,
     data: Callable[..., Any],
-    truth: TrueLinkLabels | ShiftedLabels | None,
+    truth: Truth | None,
     divergence: Divergence,
     objective: Objective,
     link: Link,

@@ -1,5 +1,6 @@
 """What the fixed links share: one known curve of scale · t."""
 
+import math
 from abc import ABC
 from typing import Self
 
@@ -18,7 +19,7 @@ class Fixed(Link, ABC):
     def __init__(self, scale: float) -> None:
         """scale: 1 / nats; raises ConfigError unless it is positive."""
         super().__init__()
-        if not scale > 0:
+        if not 0 < scale < math.inf:
             raise ConfigError(f"link.scale is {scale}: give a positive number, such as 0.1")
         self.scale = scale
         self.reward_scale = scale

@@ -13,6 +13,7 @@ from spo.errors import ConfigError
 from spo.link.base import Link
 from spo.link.newton import projected_newton
 from spo.link.pooled import pool
+from spo.link.shifted_mixture import log_cosh, shifted_logit
 from spo.types import IndexSample
 
 _START_SLOPES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # a, per spread of t
@@ -70,7 +71,7 @@ class Mixture(Link):
 
     def logit(self, t: Tensor, own: IndexSample | None = None) -> Tensor:
         """Exact where the probability rounds to 0 or 1."""
-        return _logit(self.slope[..., None] * t, self.log_cosh_shift[..., None])
+        return shifted_logit(self.slope[..., None] * t, self.log_cosh_shift[..., None])
 
     def fit(self, t: Tensor, z: Tensor, weight: Tensor) -> Self:
         if t.shape[:-1] != self.slope.shape:
@@ -78,11 +79,11 @@ class Mixture(Link):
         pooled = pool(t, z, weight, fold=True, cells=self.cells)
         likelihood = _Likelihood(pooled.x, pooled.mass, pooled.label)
         bounds = torch.tensor(
-            [[math.log(self.min_slope), 0.0], [math.log(self.max_slope), _log_cosh(self.max_shift)]],
+            [[math.log(self.min_slope), 0.0], [math.log(self.max_slope), log_cosh(self.max_shift)]],
             dtype=pooled.x.dtype,
             device=pooled.x.device,
         )
-        starts = [[math.log(slope), _log_cosh(shift)] for slope in _START_SLOPES for shift in _START_SHIFTS]
+        starts = [[math.log(slope), log_cosh(shift)] for slope in _START_SLOPES for shift in _START_SHIFTS]
         grid = torch.tensor(starts).to(bounds).expand(*t.shape[:-1], -1, -1)
         best = likelihood.value(grid).argmin(-1)[..., None, None]
         start = grid.gather(-2, best.expand(*best.shape[:-1], 2)).squeeze(-2)
@@ -101,7 +102,7 @@ class _Likelihood:
     def value(self, theta: Tensor) -> Tensor:
         """theta (*R, A, 2) -> (*R, A)."""
         x, mass, label = (v[..., None, :] for v in (self.x, self.mass, self.label))
-        logit = _logit(theta[..., :1].exp() * x, theta[..., 1:])
+        logit = shifted_logit(theta[..., :1].exp() * x, theta[..., 1:])
         return (mass * torch.nn.functional.softplus(logit) - label * logit).sum(-1)
 
     def derivatives(self, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,15 +110,6 @@ class _Likelihood:
         x, k = theta[..., :1].exp() * self.x, theta[..., 1:]
         up, down = torch.sigmoid(x - k), torch.sigmoid(-x - k)
         by = torch.stack((x * (up + down), down - up), -2)  # of the logit, in log a and in log cosh s
-        p = torch.sigmoid(_logit(x, k))
+        p = torch.sigmoid(shifted_logit(x, k))
         gradient = (by * (self.mass * p - self.label)[..., None, :]).sum(-1)
         return gradient, (by * (self.mass * p * (1 - p))[..., None, :]) @ by.mT
-
-
-def _logit(x: Tensor, k: Tensor) -> Tensor:
-    """log(e^x + e^k) - log(e^-x + e^k)."""
-    return torch.logaddexp(x, k) - torch.logaddexp(-x, k)
-
-
-def _log_cosh(s: float) -> float:
-    return s + math.log1p(math.exp(-2 * s)) - math.log(2)

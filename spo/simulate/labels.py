@@ -1,15 +1,20 @@
 """Labels drawn from a true link: a function of (row id, truth seed) and the rewards, of nothing else."""
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from spo.errors import ConfigError, DataError
 from spo.hashing import uniform
-from spo.simulate.truth import ShiftedMixture, TrueLink
+from spo.simulate.truth import Heteroskedastic, ShiftedMixture, TrueLink
+from spo.simulate.truth.base import sigmoid_slope
 
 
 class TrueLinkLabels:
-    """z_i = 1(u_i < Psi((r1_i - r0_i) / sd)), u_i uniform by a hash of (row id, seed): z ~ Bernoulli(Psi).
+    """z_i = 1(v_i < Psi(u_i)), u_i = (r1_i - r0_i) / sd, v_i uniform by a hash of (row id, seed): z ~ Bernoulli(Psi).
 
+    Where the link has ties, z_i = 1(v_i < P(z = 1 | u_i))/2 + 1(v_i < P(z > 0 | u_i))/2. All true links share v_i:
+    labels of two of them differ only where their probabilities do.
     seed: of the truth, apart from the training seed. reward_sd: the sd that rewards are divided by, in the
     reward's unit; None measures it on the rows given (all rows together, so that one scale holds), about 0
     because which response is called 0 is arbitrary.
@@ -28,13 +33,25 @@ class TrueLinkLabels:
         """The true links that a study draws labels from: this one."""
         return (self,)
 
+    def given(self, context: Tensor) -> "TrueLinkLabels":
+        """The labels of rows with these contexts (n, d), which say nothing here."""
+        return self
+
     def __call__(self, row_id: np.ndarray, reward_difference: np.ndarray) -> np.ndarray:
-        """row_id (n,) int64, reward_difference (n,) float64 = reward_1 - reward_0 -> z (n,) float64 of 0 and 1."""
-        p = self.probability(reward_difference)
-        return (uniform(row_id, self.seed, "label") < p).astype(np.float64)
+        """row_id (n,) int64, reward_difference (n,) float64 = reward_1 - reward_0 -> z (n,) float64 of 0, 1/2 and 1."""
+        u = self._scaled(reward_difference)
+        v, p = uniform(row_id, self.seed, "label"), self.link(u)
+        half_tie = self.link.tie(torch.from_numpy(u)).numpy() / 2
+        z: np.ndarray = ((v < p - half_tie).astype(np.float64) + (v < p + half_tie)) / 2
+        return z
 
     def probability(self, reward_difference: np.ndarray) -> np.ndarray:
-        """P(z = 1), float64 (n,). Raises DataError where a difference is not finite, or all of them are 0."""
+        """E[z], float64 (n,). Raises DataError where a difference is not finite, or all of them are 0."""
+        p: np.ndarray = self.link(self._scaled(reward_difference))
+        return p
+
+    def _scaled(self, reward_difference: np.ndarray) -> np.ndarray:
+        """u, float64 (n,)."""
         difference = np.asarray(reward_difference, dtype=np.float64)
         if not np.isfinite(difference).all():
             raise DataError(
@@ -46,8 +63,8 @@ class TrueLinkLabels:
         if not sd > 0:
             raise DataError("every reward difference is 0: the true link cannot be scaled. Check the reward")
         self.sd = sd
-        p: np.ndarray = self.link(difference / sd)
-        return p
+        u: np.ndarray = difference / sd
+        return u
 
 
 class ShiftedLabels:
@@ -62,6 +79,7 @@ class ShiftedLabels:
             raise ConfigError(f"shifts is {shifts}: give at least one, and each once")
         links = [ShiftedMixture(shift=s, temperature=temperature) for s in shifts]
         self.each = tuple(TrueLinkLabels(link=link, seed=seed, reward_sd=reward_sd) for link in links)
+        self.sd = reward_sd
 
     @property
     def link(self) -> TrueLink:
@@ -73,6 +91,58 @@ class ShiftedLabels:
         raise ConfigError(
             "truth=shifts draws labels for a study over shifts, which needs data=tabular: give truth=shifted_mixture"
         )
+
+
+class ContextAnnotators:
+    """P(z = 1 | x, u) = sigmoid(u / tau_k(x)), annotator k(x) of K decided by the first feature of the context: x_1
+    lies in the k-th of K parts of equal probability under N(0, 1).
+
+    Over all contexts E[z | u] is that of Heteroskedastic, whose annotators are drawn apart from x; but here labels are
+    no function of one index: r(x, y) / tau_k(x) explains them better than the reward does, and is another policy. The
+    single-index assumption is broken, and nothing but that (MATH C33).
+    """
+
+    def __init__(self, *, temperatures: list[float], seed: int, reward_sd: float | None) -> None:
+        """temperatures: tau_k, in sd of the reward difference, from the lowest x_1 to the highest; seed, reward_sd: as
+        of TrueLinkLabels."""
+        self.link = Heteroskedastic(temperatures=temperatures)
+        self.labels = TrueLinkLabels(link=self.link, seed=seed, reward_sd=reward_sd)
+        self.sd = reward_sd
+
+    @property
+    def each(self) -> "tuple[ContextAnnotators, ...]":
+        """The true links that a study draws labels from: this one."""
+        return (self,)
+
+    def given(self, context: Tensor) -> TrueLinkLabels:
+        """The labels of rows with these contexts (n, d)."""
+        kinds = len(self.link.temperatures)
+        kind = (torch.special.ndtr(context[:, 0].double()) * kinds).long().clamp_max(kinds - 1)
+        temperature = torch.tensor(self.link.temperatures, dtype=torch.float64)[kind]
+        return TrueLinkLabels(link=_Annotated(temperature), seed=self.labels.seed, reward_sd=self.labels.reward_sd)
+
+    def __call__(self, row_id: np.ndarray, reward_difference: np.ndarray) -> np.ndarray:
+        """Prompts have no features."""
+        raise ConfigError(
+            "truth=context_annotators asks the features of a context, which needs data=tabular: give "
+            "truth=heteroskedastic"
+        )
+
+
+class _Annotated(TrueLink):
+    """Psi(u_i) = sigmoid(u_i / tau_i), a temperature for each row, (n,)."""
+
+    def __init__(self, temperature: Tensor) -> None:
+        self.temperature = temperature
+
+    def value(self, u: Tensor) -> Tensor:
+        return torch.sigmoid(u / self.temperature)
+
+    def derivative(self, u: Tensor) -> Tensor:
+        return sigmoid_slope(u / self.temperature) / self.temperature
+
+
+Truth = TrueLinkLabels | ShiftedLabels | ContextAnnotators
 
 
 def no_truth() -> None:

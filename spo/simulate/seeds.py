@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spo.errors import ConfigError
 from spo.hashing import hash_int64
 from spo.simulate.labels import TrueLinkLabels
 
@@ -47,7 +48,7 @@ class SeedScheme(ABC):
 
     @abstractmethod
     def labels(self, seed: int, sizes: Sizes, truth: TrueLinkLabels, row_id: Tensor, difference: Tensor) -> Tensor:
-        """z (n,) float32, Bernoulli of the true link at the reward differences (n,). Two true links share uniforms."""
+        """z (n,) float32 of the true link at the reward differences (n,). All true links share uniforms."""
 
     @abstractmethod
     def student(self, seed: int, sizes: Sizes, layers: list[int]) -> Layers | None:
@@ -88,7 +89,8 @@ class AuthorSeeds(SeedScheme):
     torch.manual_seed(seed), then from torch's one stream: the teacher's nn.Linear layers, first to last (weight, bias);
     torch.bernoulli of the n float32 probabilities; the student's nn.Linear layers. And from
     numpy.random.default_rng(seed): x = normal(size=(n, d)), x_eval = normal(size=(m, d)), both cast to float32,
-    y_0 = integers(0, K, n), y_1 = integers(0, K, n), int64. The truth's own seed is not used.
+    y_0 = integers(0, K, n), y_1 = integers(0, K, n), int64. The truth's own seed is not used. No ties: bernoulli
+    knows two outcomes.
     """
 
     def teacher(self, seed: int, sizes: Sizes) -> Layers:
@@ -105,6 +107,11 @@ class AuthorSeeds(SeedScheme):
         return Drawn(torch.from_numpy(context), torch.from_numpy(fresh), torch.from_numpy(action))
 
     def labels(self, seed: int, sizes: Sizes, truth: TrueLinkLabels, row_id: Tensor, difference: Tensor) -> Tensor:
+        if truth.link.has_ties:
+            raise ConfigError(
+                "seed_scheme=author draws labels by torch.bernoulli, which knows no ties, and the true link has some: "
+                "give seed_scheme@data.source.seed_scheme=spo"
+            )
         p = torch.from_numpy(truth.probability(difference.double().numpy())).float()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

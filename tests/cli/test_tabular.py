@@ -170,6 +170,7 @@ def test_what_would_have_no_effect_is_refused(tmp_path: Path, capfd: pytest.Capt
             (["budget=paper", "selection=auc"], "there are no validation rows"),
             (["truth.shifts=[0.0,-1.0]"], "shift is -1"),
             (["truth.shifts=[]"], "give at least one"),
+            (["truth.temperature=nan"], "truth.temperature is nan: give a value > 0"),
             (["data.source.seeds=5-3"], "first-last"),
         )
     ):

@@ -18,6 +18,7 @@ from spo.link.local_linear import LocalLinear
 from spo.link.logistic import Logistic
 from spo.link.mixture import Mixture
 from spo.link.probit import Probit
+from spo.link.shifted_mixture import ShiftedMixture
 from spo.link.spline import Spline
 
 
@@ -312,6 +313,40 @@ def test_the_slope_of_a_fixed_logit_against_finite_differences(make):
     torch.testing.assert_close(
         torch.autograd.functional.jvp(link.logit, t, torch.ones_like(t))[1], slope, rtol=1e-6, atol=1e-9
     )
+
+
+def test_the_fixed_shifted_mixture_is_the_mean_of_two_logistic_curves():
+    """Value against float64, symmetric, logistic for shift 0; the logit stays exact, with slope scale / temperature,
+    where the probability rounds to 0 or 1."""
+    link = ShiftedMixture(scale=0.5, shift=1.5, temperature=0.25)
+    t = torch.cat((QUERY, torch.tensor([-3000.0, 3000.0])))
+    u = 0.5 * t.double()
+    want = (torch.sigmoid((u - 1.5) / 0.25) + torch.sigmoid((u + 1.5) / 0.25)) / 2
+    torch.testing.assert_close(link(t).double(), want, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(link(t) + link(-t), torch.ones_like(t), rtol=0, atol=1e-6)
+    torch.testing.assert_close(ShiftedMixture(scale=0.5, shift=0.0, temperature=0.25)(t), Logistic(2.0)(t))
+    far = torch.tensor([1000.0, 3000.0], requires_grad=True)
+    torch.testing.assert_close(link.logit(far).detach(), 2 * far.detach() - 6 - np.log(0.5 + 0.5 * np.exp(-12)))
+    torch.testing.assert_close(torch.autograd.grad(link.logit(far).sum(), far)[0], torch.full((2,), 2.0))
+    assert link.symmetric
+    assert not link.is_fitted_from_data
+    assert link.fit(t, t, t) is link
+    assert link.reward_scale == 0.5
+
+
+def test_the_slope_of_the_fixed_shifted_mixture_against_finite_differences():
+    link = ShiftedMixture(scale=0.5, shift=1.5, temperature=0.25)
+    t = torch.linspace(-8, 8, 33, dtype=torch.float64)
+    h = 1e-6
+    slope = (link(t + h) - link(t - h)) / (2 * h)
+    torch.testing.assert_close(link.derivative(t), slope, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("key", ["scale", "shift", "temperature"])
+@pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf")])
+def test_the_fixed_shifted_mixture_names_the_key_that_is_wrong(key, bad):
+    with pytest.raises(ConfigError, match=f"link.{key} is {bad}"):
+        ShiftedMixture(**{"scale": 1.0, "shift": 1.0, "temperature": 1.0, key: bad})
 
 
 @pytest.mark.parametrize("make", [Logistic, Probit, Cauchit])

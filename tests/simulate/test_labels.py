@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
 from spo.errors import ConfigError, DataError
-from spo.simulate.labels import TrueLinkLabels
-from spo.simulate.truth import LogisticTruth, ShiftedMixture
+from spo.simulate.labels import ContextAnnotators, ShiftedLabels, TrueLinkLabels
+from spo.simulate.truth import Heteroskedastic, LogisticTruth, PositionBias, ShiftedMixture, Ties
 
 IDS = np.random.default_rng(0).integers(-(2**62), 2**62, 20_000)
 DIFFERENCE = np.random.default_rng(1).normal(size=20_000)
@@ -52,3 +53,69 @@ def test_what_cannot_be_labelled_is_refused() -> None:
         labels()(IDS[:2], np.zeros(2))
     with pytest.raises(ConfigError, match="reward_sd is 0"):
         labels(sd=0.0)
+
+
+def test_ties_have_their_share_and_share_the_uniforms() -> None:
+    """z is 0, 1/2 or 1 with the link's probabilities in every tenth of u, within 4.5 standard errors; and where the
+    shifted mixture of the same mean has a label, a row that is no tie has the same one or its uniform lies between."""
+    link = Ties(threshold=0.75, temperature=0.25)
+    z = TrueLinkLabels(link=link, seed=0, reward_sd=1.0)(IDS, DIFFERENCE)
+    assert set(z) == {0.0, 0.5, 1.0}
+    u = torch.from_numpy(DIFFERENCE)
+    for found, p in (((z == 0.5), link.tie(u)), (z, link(u))):
+        residual = found - p.numpy()
+        for part in np.array_split(residual[np.argsort(DIFFERENCE)], 10):
+            assert abs(part.mean()) < 4.5 * (part.std() + 1e-3) / np.sqrt(len(part))
+    coin = labels(sd=1.0)(IDS, DIFFERENCE)  # Psi is the same function
+    assert np.array_equal(coin[z != 0.5], z[z != 0.5])
+
+
+def test_true_links_share_the_uniforms() -> None:
+    """Labels of two links differ only where their probabilities do, and then in the direction of the higher one."""
+    first, second = (
+        TrueLinkLabels(link=link, seed=0, reward_sd=1.0)
+        for link in (LogisticTruth(temperature=0.25), PositionBias(bias=0.25, temperature=0.25))
+    )
+    assert (first(IDS, DIFFERENCE) <= second(IDS, DIFFERENCE)).all()
+    gap = second.probability(DIFFERENCE) - first.probability(DIFFERENCE)
+    differ = (first(IDS, DIFFERENCE) != second(IDS, DIFFERENCE)).mean()
+    assert differ == pytest.approx(gap.mean(), abs=4.5 * np.sqrt(differ / len(IDS)))
+
+
+def test_annotators_of_contexts() -> None:
+    """Each third of x_1 has its temperature; over all contexts labels are as of annotators drawn apart from it."""
+    truth = ContextAnnotators(temperatures=[0.05, 0.25, 1.25], seed=0, reward_sd=1.0)
+    context = torch.from_numpy(np.random.default_rng(2).normal(size=(len(IDS), 3))).float()
+    z = truth.given(context)(IDS, DIFFERENCE)
+    third = np.searchsorted([-0.43073, 0.43073], context[:, 0].numpy())  # normal quantiles of 1/3 and 2/3
+    for k, temperature in enumerate(truth.link.temperatures):
+        there = third == k
+        assert there.mean() == pytest.approx(1 / 3, abs=0.02)
+        assert_frequencies(z[there], LogisticTruth(temperature=temperature)(DIFFERENCE[there]))
+    assert_frequencies(z, Heteroskedastic(temperatures=[0.05, 0.25, 1.25])(DIFFERENCE))
+
+
+def assert_frequencies(z: np.ndarray, p: np.ndarray) -> None:
+    """In every fifth of p the mean of z is that of p, within 4.5 standard errors as p has them."""
+    for part in np.array_split(np.argsort(p), 5):
+        se = np.sqrt((p * (1 - p))[part].sum()) / len(part)
+        assert abs((z - p)[part].mean()) < 4.5 * se + 1 / len(part)
+
+
+def test_a_study_of_contexts_or_shifts_labels_no_file() -> None:
+    for truth, instead in (
+        (ContextAnnotators(temperatures=[1.0], seed=0, reward_sd=None), "truth=heteroskedastic"),
+        (ShiftedLabels(shifts=[1.0], temperature=1.0, seed=0, reward_sd=None), "truth=shifted_mixture"),
+    ):
+        assert truth.sd is None
+        with pytest.raises(ConfigError, match=f"needs data=tabular: give {instead}"):
+            truth(IDS, DIFFERENCE)
+
+
+def test_shifts_out_of_range_are_refused() -> None:
+    for shifts in ([0.0, -1.0], [float("inf")], [float("nan")]):
+        with pytest.raises(ConfigError, match=f"shift is {shifts[-1]}: give a value >= 0"):
+            ShiftedLabels(shifts=shifts, temperature=0.25, seed=0, reward_sd=None)
+    for shifts in ([], [1.0, 1.0]):
+        with pytest.raises(ConfigError, match="give at least one, and each once"):
+            ShiftedLabels(shifts=shifts, temperature=0.25, seed=0, reward_sd=None)

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import nn
 
+from spo.errors import ConfigError
 from spo.simulate.labels import TrueLinkLabels
 from spo.simulate.seeds import AuthorSeeds, OwnSeeds, Sizes
-from spo.simulate.truth import ShiftedMixture
+from spo.simulate.truth import LogisticTruth, PositionBias, ProbitTruth, ShiftedMixture, Ties
 from tests.small import shifted, teachers
 
 SIZES = Sizes([6, 16, 5], rows=50, fresh_contexts=30)
@@ -72,3 +73,28 @@ def test_a_use_of_a_seed_does_not_hang_on_the_others():
     assert torch.equal(few.fresh_context, many.fresh_context)
     assert torch.equal(few.action, OwnSeeds().draw(3, SIZES._replace(fresh_contexts=7)).action)
     assert OwnSeeds().student(3, SIZES, [6, 5]) is None
+
+
+def test_every_truth_shares_the_uniforms_of_a_seed_scheme():
+    """At steep links z is 1(u > 0) whoever draws; a bias moves labels up only."""
+    difference = torch.linspace(-2, 2, 50)
+    for scheme in (AuthorSeeds(), OwnSeeds()):
+        z = [
+            scheme.labels(5, SIZES, TrueLinkLabels(link=link, seed=0, reward_sd=1.0), torch.arange(50), difference)
+            for link in (
+                LogisticTruth(temperature=1.0),
+                PositionBias(bias=0.5, temperature=1.0),
+                ProbitTruth(temperature=1e-6),
+            )
+        ]
+        assert bool((z[0] <= z[1]).all())
+        assert bool((z[0] < z[1]).any())
+        assert torch.equal(z[2], (difference > 0).float())
+
+
+def test_the_authors_draw_knows_no_ties():
+    truth = TrueLinkLabels(link=Ties(threshold=0.5, temperature=0.25), seed=0, reward_sd=1.0)
+    difference = torch.linspace(-2, 2, 50)
+    assert set(OwnSeeds().labels(5, SIZES, truth, torch.arange(50), difference).tolist()) == {0.0, 0.5, 1.0}
+    with pytest.raises(ConfigError, match=r"knows no ties.*give seed_scheme@data.source.seed_scheme=spo"):
+        AuthorSeeds().labels(5, SIZES, truth, torch.arange(50), difference)

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from spo.divergence.alpha import Alpha
+from spo.divergence.base import Divergence
+from spo.divergence.chi_square import ChiSquare
+from spo.divergence.chi_square_kl import ChiSquareKL
+from spo.divergence.forward_kl import ForwardKL
+from spo.divergence.jensen_shannon import JensenShannon
+from spo.divergence.kl import KL
 from spo.errors import ConfigError
+from spo.evaluate.tilt import optimal_policy
+from spo.simulate.labels import ContextAnnotators, TrueLinkLabels
+from spo.simulate.truth import Heteroskedastic
 from tests.small import labels, shifted, teachers
 
 
@@ -63,3 +73,61 @@ def test_bad_options_are_named_together():
         teachers([], actions=1)
     with pytest.raises(ConfigError, match="rows is 1"):
         teachers([0], rows=1)
+
+
+def pair_square(reward: torch.Tensor) -> torch.Tensor:
+    """Mean square of r(y_1) - r(y_0) over contexts and all pairs of actions, by brute force."""
+    return (reward[..., :, None] - reward[..., None, :]).double().square().mean((-3, -2, -1))
+
+
+@pytest.mark.parametrize(
+    "divergence",
+    [
+        ForwardKL(rho_max=30.0),
+        JensenShannon(),
+        Alpha(alpha=0.5, rho_max=30.0),
+        ChiSquareKL(rho_max=30.0),
+        ChiSquare(rho_max=30.0),
+    ],
+    ids=lambda d: type(d).__name__,
+)
+def test_under_any_divergence_the_teacher_is_best_for_its_reward(divergence: Divergence):
+    """The maximiser of E_p[r]/nu_f - D_f(p || ref) is the teacher, which the KL rewards show (r = nu · log-ratio);
+    reward differences have the sd that they have for KL; the rows and the order of actions are the same, and r = 0
+    where the teacher equals the reference."""
+    of_kl, of_f = (teachers([2, 5], divergence=d)(labels()) for d in (KL(), divergence))
+    assert torch.equal(of_kl.context, of_f.context)
+    assert torch.equal(of_kl.action, of_f.action)
+    torch.testing.assert_close(pair_square(of_f.fresh_reward), pair_square(of_kl.fresh_reward), rtol=1e-5, atol=0)
+    assert torch.equal(of_f.fresh_reward.argsort(-1), of_kl.fresh_reward.argsort(-1))
+    assert torch.equal(of_f.fresh_reward > 0, of_kl.fresh_reward > 0)
+    log_ratio = of_kl.fresh_reward.double() / 10.0
+    term = divergence.index_term(log_ratio)
+    nu = ((of_f.fresh_reward.double() * (term - term.mean(-1, keepdim=True))).sum((-2, -1))) / (
+        (term - term.mean(-1, keepdim=True)).square().sum((-2, -1))
+    )
+    log_ref = torch.full_like(log_ratio, -np.log(5))
+    best = optimal_policy(divergence, of_f.fresh_reward.double() / nu[:, None, None], log_ref)
+    torch.testing.assert_close(best, log_ratio + log_ref, atol=1e-5, rtol=0)
+
+
+def test_the_kl_teacher_is_the_one_without_a_divergence():
+    """r = nu (log pi - log 1/K) to the bit: f'(1) is 0 and two equal spreads are divided."""
+    source = teachers([3])
+    teacher = source.seed_scheme.teacher(3, source.sizes)
+    fresh = source.seed_scheme.draw(3, source.sizes).fresh_context
+    (first, bias), (second, other) = teacher
+    x = torch.addmm(other, torch.addmm(bias, fresh, first).relu(), second)
+    assert torch.equal(source(labels()).fresh_reward[0], 10.0 * (x.log_softmax(-1) + np.log(5)))
+
+
+def test_annotators_of_contexts_have_the_rows_of_annotators_at_large():
+    """Everything but z is the same; z differs; shift is unknown; the reward difference in use is unscaled by them."""
+    temperatures = [0.05, 0.25, 1.25]
+    apart = TrueLinkLabels(link=Heteroskedastic(temperatures=temperatures), seed=0, reward_sd=None)
+    bound = ContextAnnotators(temperatures=temperatures, seed=0, reward_sd=None)
+    one, other = (teachers([4], rows=500)(truth) for truth in (apart, bound))
+    for field in fields(one):
+        same = torch.equal(getattr(one, field.name).nan_to_num(), getattr(other, field.name).nan_to_num())
+        assert same == (field.name != "z"), field.name
+    assert bool(one.shift.isnan().all())
