@@ -13,29 +13,32 @@ import pyarrow.parquet as pq
 
 from spo.errors import DataError
 
-VERSION = "1"  # of the columns below
+VERSION = "2"  # of the columns below
 _KEY = b"spo.study"
 _CHOSEN = {  # column -> Hydra's group
+    "truth": "truth",
     "method": "method",
     "objective": "objective",
     "link": "link",
     "divergence": "divergence",
+    "teacher_divergence": "divergence@data.source.divergence",
     "budget": "budget",
     "seed_scheme": "seed_scheme@data.source.seed_scheme",
     "kappa_rule": "kappa_rule@evaluate.kappa_rule",
 }
 _SAMPLED = ["seed", "s", "n", "beta", "kl_target", "reward", "kl", "reached", "reward_minus_reference"]
 _SAMPLED += ["reward_of_teacher", "reward_minus_teacher", "spent", "direction_error"]
-COLUMNS = ["seed", "s", "n", *_CHOSEN, *_SAMPLED[3:]]
-RUN = ["seed", "s", "n", *_CHOSEN]  # what tells runs apart
+_SAMPLED += ["link_error", "calibration_error", "kept_step"]
+RUN = ["seed", "s", "n", *_CHOSEN, "settings"]  # what tells runs apart
+COLUMNS = [*RUN, *_SAMPLED[3:]]
 
 
 def save(path: Path, samples: pd.DataFrame, choices: Mapping[str, str]) -> None:
     """samples: a row a run and beta, with the columns that an evaluation found. choices: Hydra's, group -> option;
     "none" where a group was not chosen. The file appears whole or not at all."""
-    table = samples.rename(columns={"divergence": "spent"})[_SAMPLED]
+    table = samples.rename(columns={"divergence": "spent"}).reindex(columns=_SAMPLED)
     chosen = {column: _named(choices.get(group)) for column, group in _CHOSEN.items()}
-    arrow = pa.Table.from_pandas(table.assign(**chosen)[COLUMNS], preserve_index=False)
+    arrow = pa.Table.from_pandas(table.assign(**chosen, settings="")[COLUMNS], preserve_index=False)
     arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), _KEY: VERSION.encode()})
     part = path.with_suffix(".part")
     pq.write_table(arrow, part)

@@ -33,6 +33,7 @@ STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 9,
     "figure.constrained_layout.use": True,
+    "pdf.fonttype": 42,  # letters as letters: journals refuse Type 3
 }
 STEPS_SHOWN = 12  # curves or ridges in one figure
 RIDGE_BINS = 80
@@ -42,9 +43,11 @@ REACH = 3.0  # of the true reward difference, in sd
 
 
 def save(figure: Figure, path: Path) -> Path:
+    """path: a PNG, for the page; beside it the same as PDF, for a paper. Returns `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with rc_context(STYLE):
         figure.savefig(path, dpi=140)
+        figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})  # the same figure is the same file
     return path
 
 
