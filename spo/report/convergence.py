@@ -1,14 +1,14 @@
 """Errors against the number of rows, on log axes, and their slopes."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator, StrMethodFormatter
 
 from spo.report.drawing import STYLE
 from spo.report.statistics import Slope, log_slope, summary
@@ -25,7 +25,7 @@ SLOPES_HEAD = ["estimator", "condition", "s", "n", "reward gap", "direction erro
 
 
 class Fit(NamedTuple):
-    """An estimator at one shift under one condition: means over seeds by n of one quantity, and the line through them."""
+    """An estimator at one shift under one condition: means over seeds of one quantity by n, and their line."""
 
     estimator: str
     means: pd.DataFrame
@@ -55,8 +55,8 @@ def draw_convergence(study: Study, condition: str) -> Figure:
     style = lines(study)
     sizes = sorted(study.means.loc[study.means["condition"] == condition, "n"].unique())
     with rc_context(STYLE):
-        figure = Figure(figsize=(11.4, 4.6 * len(shifts)))
-        grid = figure.subplots(len(shifts), len(QUANTITIES), sharex=True, squeeze=False)
+        figure = Figure(figsize=(11.0, (3.6 + 0.2 * len(study.labels("estimator"))) * len(shifts)))
+        grid = figure.subplots(len(shifts), len(QUANTITIES), sharex=True, sharey="col", squeeze=False)
         for row, s in zip(grid, shifts, strict=True):
             for axes, (column, name) in zip(row, QUANTITIES.items(), strict=True):
                 _panel(axes, fits(study, condition, s, column), style)
@@ -70,27 +70,32 @@ def _panel(axes: Axes, found: Sequence[Fit], style: dict[str, Line]) -> None:
         line = style[label]
         n, mean = means["n"].to_numpy(dtype=float), means["mean"].to_numpy()
         told = f"{label}: slope {slope}" if slope else label
-        mark = {"color": line.colour, "marker": line.marker or "x", "ms": 5, "ls": "none" if slope else "-"}
+        mark: dict[str, Any] = {
+            "color": line.colour,
+            "marker": line.marker or "x",
+            "ms": 5,
+            "ls": "none" if slope else "-",
+        }
         axes.plot(n, np.where(mean > 0, mean, np.nan), **mark, zorder=3)
         low = np.where(means["low"] > 0, means["low"], mean)  # where the interval holds 0 a log axis has no end for it
         axes.vlines(n, low, means["high"], color=line.colour, lw=1.2, alpha=0.8)
         axes.plot(n, slope.at(n) if slope else n * np.nan, color=line.colour, ls=line.style, lw=1.3, label=told)
     if found:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=1)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1)
     else:
         axes.text(0.5, 0.5, "no run has it", transform=axes.transAxes, ha="center")
 
 
 def _log_axes(axes: Axes, sizes: Sequence[int]) -> None:
-    """The n that there are as ticks."""
-    axes.set(xscale="log", yscale="log")
+    """The n that there are as ticks; 1, 2 and 5 times the powers of ten on the other axis."""
+    axes.set(xscale="log", yscale="log", xlabel="preference rows n")
     axes.xaxis.set_major_locator(FixedLocator([float(n) for n in sizes]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.tick_params(axis="x", labelrotation=35 if len(sizes) > 4 else 0, labelbottom=True)
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.grid(visible=True, which="minor", axis="y", alpha=0.5)
-    axes.set_xlabel("preference rows n")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n / 1000:g}k" if n >= 1000 else f"{n:g}"))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
+    axes.tick_params(labelbottom=True)
 
 
 def slope_rows(study: Study) -> list[list[str]]:

@@ -47,6 +47,7 @@ def save(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with rc_context(STYLE):
         figure.savefig(path, dpi=140)
+        figure.set_layout_engine("none")  # everything has its place now
         figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})  # the same figure is the same file
     return path
 

@@ -1,4 +1,4 @@
-"""Means over seeds with their intervals, paired differences and log-log slopes: functions of tables and arrays alone."""
+"""Means over seeds with their intervals, paired differences, log-log slopes: functions of tables and arrays alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,9 @@ def summary(table: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame
     Returns a row a group, in the order of its keys, which are columns again.
     """
     known = table[np.isfinite(table[column])]
-    out = known.groupby(list(by), dropna=False, observed=True)[column].agg(["mean", "std", "count"]).reset_index()
+    out: pd.DataFrame = (
+        known.groupby(list(by), dropna=False, observed=True)[column].agg(["mean", "std", "count"]).reset_index()
+    )
     out = out.rename(columns={"count": "seeds"})
     out["se"] = out.pop("std") / np.sqrt(out["seeds"])
     reach = half_width(out["se"].to_numpy(), out["seeds"].to_numpy())
@@ -25,7 +27,7 @@ def summary(table: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame
 
 
 def half_width(se: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Half of the interval of a mean of n normal values: the (1 + LEVEL)/2 quantile of t with n - 1 degrees, times se."""
+    """Half the interval of a mean of n normal values: se times the (1 + LEVEL)/2 quantile of t with n - 1 degrees."""
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(n > 1, stdtrit(np.maximum(n - 1, 1), (1 + LEVEL) / 2) * se, np.nan))
 
@@ -38,7 +40,8 @@ def paired(table: pd.DataFrame, base: pd.DataFrame, on: Sequence[str], column: s
     other = base[[*on, column]].rename(columns={column: "_base"})
     both = table.merge(other, on=list(on), how="inner", validate="many_to_one")
     both[column] = both[column] - both.pop("_base")
-    return both[np.isfinite(both[column])]
+    known: pd.DataFrame = both[np.isfinite(both[column])]
+    return known
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class Slope:
     points: int
 
     def __str__(self) -> str:
-        return f"{self.slope:.2f}" + (f" ± {self.se:.2f}" if np.isfinite(self.se) else "")
+        digits = 3 if self.se < 0.01 else 2
+        return f"{self.slope:.{digits}f}" + (f" ± {self.se:.{digits}f}" if np.isfinite(self.se) else "")
 
     def at(self, n: np.ndarray) -> np.ndarray:
         return np.asarray(np.exp(self.intercept) * n**self.slope)

@@ -47,26 +47,29 @@ class Study:
         found = np.unique(self.table["kl_target"].dropna())
         if len(found) > 1:
             raise DataError(
-                f"the runs were evaluated at several KLs ({', '.join(f'{kl:g}' for kl in found)} nats), which cannot be "
-                "compared: report them apart, or evaluate them again with one evaluate.kl_target"
+                f"the runs were evaluated at several KLs ({', '.join(f'{kl:g}' for kl in found)} nats), which cannot "
+                "be compared: report them apart, or evaluate them again with one evaluate.kl_target"
             )
         return float(found[0]) if len(found) else None
 
     @cached_property
     def runs(self) -> pd.DataFrame:
         """One row a run: that of the reference policy."""
-        return self.table[np.isinf(self.table["beta"])]
+        found: pd.DataFrame = self.table[np.isinf(self.table["beta"])]
+        return found
 
     @cached_property
     def at_target(self) -> pd.DataFrame:
         """One row a run: that at the target KL, where there is one with a reward."""
         table = self.table[self.table["kl_target"].notna() & np.isfinite(self.table["reward"])]
-        return table.assign(gap=-table["reward_minus_teacher"])
+        found: pd.DataFrame = table.assign(gap=-table["reward_minus_teacher"])
+        return found
 
     @cached_property
     def free(self) -> pd.DataFrame:
         """The rows on the grid of betas."""
-        return self.table[self.table["kl_target"].isna()]
+        found: pd.DataFrame = self.table[self.table["kl_target"].isna()]
+        return found
 
     @cached_property
     def means(self) -> pd.DataFrame:
@@ -89,7 +92,7 @@ class Study:
         at, baselines = self.at_target, self.baselines
         parts = []
         for (condition, estimator), rows in at.groupby(["condition", "estimator"], observed=True):
-            base = baselines.get((condition, estimator))
+            base = baselines.get((str(condition), str(estimator)))
             if base is not None:
                 other = at[(at["condition"] == condition) & (at["estimator"] == base)]
                 parts.append(paired(rows, other, ["n", "s", "seed"], "reward"))
@@ -107,7 +110,7 @@ class Study:
                 continue
             alike = same[same["own_settings"] == key.own_settings]
             fewest = (alike if len(alike) else same).sort_values("own_settings", key=lambda c: c.str.len())
-            found[key.condition, key.estimator] = fewest["estimator"].iloc[0]
+            found[str(key.condition), str(key.estimator)] = fewest["estimator"].iloc[0]
         return found
 
     def labels(self, column: str) -> list[str]:
@@ -164,7 +167,7 @@ def _labelled(keys: pd.DataFrame) -> pd.DataFrame:
     keys["world"] = _joined(keys, ["truth", "data_settings"])
     keys["teacher"] = _joined(keys, ["teacher_divergence"])
     keys["rest"] = _joined(keys, ["budget", "seed_scheme", "kappa_rule"])
-    keys["condition"] = [", ".join(filter(None, parts)) for parts in zip(keys["world"], keys["teacher"], keys["rest"])]
+    keys["condition"] = [", ".join(filter(None, parts)) for parts in keys[["world", "teacher", "rest"]].to_numpy()]
     same_method = keys.groupby("method")
     told = {
         "objective": same_method["objective"].transform("nunique") > 1,
@@ -172,8 +175,8 @@ def _labelled(keys: pd.DataFrame) -> pd.DataFrame:
         "own_settings": keys.groupby([*_ESTIMATOR, "condition"])["own_settings"].transform("nunique") > 1,
     }
     keys["kind"] = [
-        " ".join([_method(row["method"]), *(row[name] for name, shown in told.items() if shown[i] and row[name])])
-        for i, row in keys.iterrows()
+        " ".join([_method(row["method"]), *(row[name] for name, shown in told.items() if shown.iloc[i] and row[name])])
+        for i, row in enumerate(keys.to_dict("records"))
     ]
     keys["estimator"] = keys["kind"] + (" " + keys["divergence"] if keys["divergence"].nunique() > 1 else "")
     order = keys["method"].map({name: i for i, name in enumerate(_FIRST)} | {REFERENCE: math.inf}).fillna(len(_FIRST))
@@ -185,7 +188,7 @@ def _joined(keys: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     """Of each key the values of those columns that differ, with their names where the value alone says too little."""
     varying = [column for column in columns if keys[column].nunique() > 1]
     named = [keys[c] if c in _PLAIN else _NAMES[c] + keys[c] for c in varying]
-    return [", ".join(filter(None, values)) for values in zip(*named)] if named else [""] * len(keys)
+    return [", ".join(filter(None, values)) for values in zip(*named, strict=True)] if named else [""] * len(keys)
 
 
 def _method(name: str) -> str:
@@ -199,7 +202,7 @@ def _asked(result: Result) -> int:
 
 
 def shown_shifts(values: Iterable[float], most: int) -> list[float]:
-    """At most so many of them, evenly spread, the smallest and the largest among them; [nan] where there is no shift."""
+    """At most so many of them, evenly spread, the smallest and the largest among them; [nan] where there is none."""
     known = sorted({float(v) for v in values if math.isfinite(v)})
     if not known:
         return [math.nan]

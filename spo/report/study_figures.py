@@ -10,15 +10,22 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, StrMethodFormatter
 
 from spo.report.drawing import COLOURS, GREY, MARKERS, STYLE
 from spo.report.study import Study, shown_shifts
 
-MOST_PANELS = 6  # in one figure
+MOST_PANELS = 12  # in one figure
+MOST_SIZES = 3  # n of one condition in a figure over shifts
 MOST_SHIFTS = 4  # in a figure of frontiers
 TEACHER = "#5a5a5a"
 KNOWN = "#000000"  # the estimator that knows the link; no other is black
+_UPPER = "teacher (best possible)"
 _COLUMNS = 3  # panels in a row
+_MOST_TICKS = 7  # shifts that are named on an axis
+_CROWD = 6  # estimators; of more the bands would hide one another, and bars are drawn beside one another
+_DODGE = 0.012  # of the axis, between two of these bars
+_LETTER, _SAMPLE = 0.085, 0.75  # inches of a legend's letter, and of what stands before its text
 _FINE = 60  # points of the teacher's frontier
 _SEEDS_SHARE = 0.9  # of the seeds that must reach a KL for the teacher's mean to be drawn there
 _SHOWN_KL = 5.0  # times the target: frontiers are drawn no further, where the teacher's choice is all but made
@@ -66,8 +73,10 @@ def panels(table: pd.DataFrame) -> list[Panel]:
 
 
 def panels_over_shifts(study: Study) -> list[Panel]:
-    """Those with two shifts or more."""
-    return [panel for panel in panels(study.means) if panel.of(study.means)["s"].nunique() > 1]
+    """Those with two shifts or more; of each condition a few n, the smallest and the largest among them."""
+    found = [panel for panel in panels(study.means) if panel.of(study.means)["s"].nunique() > 1]
+    conditions = dict.fromkeys(panel.condition for panel in found)
+    return [p for c in conditions for p in spread([panel for panel in found if panel.condition == c], MOST_SIZES)]
 
 
 def panels_at_one_shift(study: Study) -> list[Panel]:
@@ -82,10 +91,11 @@ def spread(values: Sequence[_T], most: int) -> list[_T]:
 
 
 def panel_title(study: Study, panel: Panel) -> str:
-    """What tells this panel from the others."""
+    """What tells this panel from the others; n and the seeds where nothing does."""
     several = study.means["n"].nunique() > 1
     parts = [panel.condition, f"n = {panel.n:,}" if several or not panel.condition else ""]
-    return ", ".join(filter(None, parts))
+    alone = not several and not panel.condition
+    return ", ".join(filter(None, [*parts, f"{panel.of(study.runs)['seed'].nunique():,} seeds" if alone else ""]))
 
 
 def draw_rewards(study: Study, shown: Sequence[Panel]) -> Figure:
@@ -93,8 +103,8 @@ def draw_rewards(study: Study, shown: Sequence[Panel]) -> Figure:
 
     def panel_of(axes: Axes, panel: Panel) -> None:
         best = panel.of(study.teacher).sort_values("s")
-        axes.plot(best["s"], best["mean"], color=TEACHER, ls="-.", lw=1.5, label="teacher (best possible)")
-        _bands(axes, panel.of(study.means), lines(study))
+        axes.plot(best["s"], best["mean"], color=TEACHER, ls="-.", lw=1.5, label=_UPPER)
+        _bands(axes, study, panel.of(study.means))
 
     return _over_shifts(study, shown, panel_of, f"reward at KL {study.target:g}")
 
@@ -103,42 +113,48 @@ def draw_differences(study: Study, shown: Sequence[Panel]) -> Figure:
     """Reward less that of the baseline on the same seeds, against s."""
 
     def panel_of(axes: Axes, panel: Panel) -> None:
-        axes.axhline(0.0, color=lines(study)[_baseline(study)].colour, lw=1.5, label=_baseline(study))
-        _bands(axes, panel.of(study.differences), lines(study))
+        axes.axhline(0.0, color=COLOURS[0], lw=1.5, label="DPO")
+        _bands(axes, study, panel.of(study.differences))
 
     return _over_shifts(study, shown, panel_of, f"reward at KL {study.target:g}, less DPO's")
 
 
-def _baseline(study: Study) -> str:
-    return next(iter(study.baselines.values()))
-
-
-def _bands(axes: Axes, table: pd.DataFrame, style: dict[str, Line]) -> None:
+def _bands(axes: Axes, study: Study, table: pd.DataFrame) -> None:
+    """Line and interval of each estimator; the reference's line alone."""
+    style = lines(study)
+    order = [label for label in study.labels("estimator") if label in set(table["estimator"])]
+    reach = float(table["s"].max() - table["s"].min())
     for label, rows in table.groupby("estimator", observed=True):
         rows, line = rows.sort_values("s"), style[str(label)]
-        axes.plot(rows["s"], rows["mean"], label=str(label), zorder=3, **line.drawing)
-        axes.fill_between(rows["s"], rows["low"], rows["high"], color=line.colour, alpha=0.14, lw=0)
+        aside = _DODGE * reach * (order.index(str(label)) - (len(order) - 1) / 2) if len(order) > _CROWD else 0.0
+        axes.plot(rows["s"] + aside, rows["mean"], label=str(label), zorder=3, **line.drawing)
+        if str(label) in study.references:
+            continue
+        if len(order) > _CROWD:
+            axes.vlines(rows["s"] + aside, rows["low"], rows["high"], color=line.colour, lw=1.1)
+        else:
+            axes.fill_between(rows["s"], rows["low"], rows["high"], color=line.colour, alpha=0.14, lw=0)
 
 
 def _over_shifts(study: Study, shown: Sequence[Panel], draw: Callable[[Axes, Panel], None], label: str) -> Figure:
     with rc_context(STYLE):
         figure, grid = _grid(len(shown), height=3.6, alone=6.4)
-        for i, (axes, panel) in enumerate(zip(grid, shown, strict=True)):
+        for axes, panel in zip(grid, shown, strict=True):
             draw(axes, panel)
-            axes.set(xlabel="shift s of the true link (sd of the reward difference)" if len(shown) == 1 else "shift s")
             axes.set_title(panel_title(study, panel))
-            if i % _COLUMNS == 0:
-                axes.set_ylabel(label)
-        _legend(figure, len(shown))
+        label_columns(grid, "shift s of the true link")
+        grid[0].xaxis.set_major_locator(FixedLocator(shown_shifts(study.means["s"], _MOST_TICKS)))
+        label_rows(grid, label)
+        _legend(figure)
     return figure
 
 
 def draw_side_by_side(study: Study, shown: Sequence[Panel]) -> Figure:
     """Where there is one shift or none: an interval an estimator, and the teacher's line."""
     style = lines(study)
-    order = [label for label in reversed(study.labels("estimator"))]
+    order = list(reversed(study.labels("estimator")))
     with rc_context(STYLE):
-        figure, grid = _grid(len(shown), height=1.1 + 0.26 * len(order), alone=6.4)
+        figure, grid = _grid(len(shown), height=0.9 + 0.24 * len(order), alone=6.4)
         for axes, panel in zip(grid, shown, strict=True):
             best = panel.of(study.teacher)["mean"]
             axes.axvline(best.mean(), color=TEACHER, ls="-.", lw=1.5)
@@ -148,9 +164,10 @@ def draw_side_by_side(study: Study, shown: Sequence[Panel]) -> Figure:
                 axes.plot([low, high], [y, y], color=line.colour, lw=2.4, solid_capstyle="butt")
                 axes.plot(mean, y, color=line.colour, marker=line.marker or "o", ms=5.5)
             axes.set_yticks(range(len(order)), order)
-            axes.set(ylim=(-0.6, len(order) - 0.4), xlabel=f"reward at KL {study.target:g}")
+            axes.set_ylim(-0.6, len(order) - 0.4)
             shifts = [f"s = {s:g}" for s in rows["s"].dropna().unique()]
             axes.set_title(", ".join([panel_title(study, panel), *shifts]))
+        label_columns(grid, f"reward at KL {study.target:g}")
     return figure
 
 
@@ -159,70 +176,112 @@ def draw_frontiers(study: Study) -> Figure:
     found = panels(study.free)
     shifts = shown_shifts(study.free["s"], MOST_SHIFTS)
     several = len(shifts) > 1
-    cells = list(product(spread(found, 2), shifts)) if several else [(p, math.nan) for p in spread(found, MOST_PANELS)]
-    style = lines(study)
+    cells = list(product(spread(found, 2), shifts)) if several else [(p, math.nan) for p in spread(found, _COLUMNS * 2)]
+    columns = len(shifts) if several else _COLUMNS
+    best = {panel: _teacher_frontier(panel.of(study.free), study.target) for panel, _ in cells}
     with rc_context(STYLE):
-        columns = len(shifts) if several else _COLUMNS
-        figure, grid = _grid(len(cells), height=3.1, alone=6.4, columns=columns, width=3.1 if several else 3.6)
-        for i, (axes, (panel, s)) in enumerate(zip(grid, cells, strict=True)):
+        figure, grid = _grid(len(cells), height=3.2, alone=6.4, columns=columns, width=2.75 if several else 3.6)
+        for axes, (panel, s) in zip(grid, cells, strict=True):
             rows = panel.of(study.free)
-            rows = rows[rows["s"] == s] if several and rows["s"].notna().any() else rows
-            _frontiers(axes, rows, style, study.target)
-            shift = f"s = {s:g}" if several else ""
+            axes.plot(*best[panel], color=TEACHER, ls="-.", lw=1.5, label=_UPPER)
+            _frontiers(axes, rows[rows["s"] == s] if several else rows, lines(study), study.target)
             title = panel_title(study, panel) if len(found) > 1 or not several else ""
-            axes.set_title(", ".join(filter(None, [title, shift])))
-            axes.set_xlabel("KL to the reference (nats)")
-            if i % columns == 0:
-                axes.set_ylabel("reward")
-        _legend(figure, columns)
+            axes.set_title(", ".join(filter(None, [title, f"s = {s:g}" if several else ""])))
+        label_columns(grid, "KL to the reference (nats)")
+        label_rows(grid, "reward")
+        _root_axis(grid[0], max(float(kl.max(initial=0)) for kl, _ in best.values()))
+        _fit_height(grid)
+        _legend(figure)
     return figure
 
 
 def _frontiers(axes: Axes, rows: pd.DataFrame, style: dict[str, Line], target: float | None) -> None:
     means = rows.groupby(["estimator", "beta"], observed=True)[["kl", "reward"]].mean().reset_index()
-    reach = min(float(means["kl"].max()), _SHOWN_KL * target if target else math.inf) or 1.0
-    axes.plot(*_teacher_frontier(rows, reach), color=TEACHER, ls="-.", lw=1.5, label="teacher (best possible)")
     for label, points in means.groupby("estimator", observed=True):
         points = points.sort_values("kl")
         axes.plot(points["kl"], points["reward"], label=str(label), **style[str(label)].drawing)
     if target:
         axes.axvline(target, color=GREY, lw=1.0, ls=":", zorder=0)
-    axes.set_xlim(-0.02 * reach, 1.03 * reach)
-    top = means.loc[means["kl"] <= reach, "reward"]
-    low, high = float(top.min()), float(_teacher_frontier(rows, reach)[1].max(initial=top.max()))
-    axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
 
 
-def _teacher_frontier(rows: pd.DataFrame, reach: float) -> tuple[np.ndarray, np.ndarray]:
-    """KL and mean over seeds of the best reward there, each seed's linear in the root of KL between the rows' points."""
-    grid = np.linspace(0, math.sqrt(reach), _FINE)
+def _teacher_frontier(rows: pd.DataFrame, target: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """KL and the mean over seeds of the best reward there, each seed's linear in the root of KL between its rows."""
+    reach = float(rows["kl"].max()) or 1.0
+    grid = np.linspace(0, math.sqrt(min(reach, _SHOWN_KL * target) if target else reach), _FINE)
     rows = rows[["seed", "kl", "reward_of_teacher"]].dropna().sort_values("kl")
-    best = [
-        np.interp(grid, np.sqrt(seed["kl"].clip(lower=0)), seed["reward_of_teacher"], right=math.nan)
-        for _, seed in rows.groupby("seed")
-    ]
+    roots = rows.assign(root=np.sqrt(rows["kl"].clip(lower=0)))
+    best = [np.interp(grid, own["root"], own["reward_of_teacher"], right=math.nan) for _, own in roots.groupby("seed")]
     values = np.array(best).reshape(-1, _FINE)
-    known = np.isfinite(values).mean(0) >= _SEEDS_SHARE
+    known = np.isfinite(values).mean(0) >= _SEEDS_SHARE if len(values) else np.zeros(_FINE, dtype=bool)
     return grid[known] ** 2, np.nanmean(values[:, known], axis=0)
+
+
+def _root_axis(axes: Axes, reach: float) -> None:
+    """Reward grows about as the root of KL: on a root axis frontiers are nearly straight, and small KLs have room."""
+    axes.set_xscale("function", functions=(lambda kl: np.sqrt(np.maximum(kl, 0)), np.square))
+    axes.set_xlim(0, reach * 1.02)
+    axes.xaxis.set_major_locator(FixedLocator([share * _round(reach) for share in (0, 0.05, 0.2, 0.5, 1)]))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
+def _round(value: float) -> float:
+    """The largest 1, 2 or 5 times a power of ten that is not above the value."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return max(power * step for step in (1, 2, 5) if power * step <= value * 1.001)
+
+
+def _fit_height(grid: Sequence[Axes]) -> None:
+    """The common height, from what lies within the common width."""
+    left, right = grid[0].get_xlim()
+    seen = [np.asarray(line.get_xydata(), dtype=float) for axes in grid for line in axes.get_lines()]
+    shown = [xy[(xy[:, 0] >= left) & (xy[:, 0] <= right), 1] for xy in seen if len(xy) > 2]
+    values = np.concatenate(shown) if shown else np.array([0.0, 1.0])
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    grid[0].set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
 
 
 def _grid(
     count: int, *, height: float, alone: float, columns: int = _COLUMNS, width: float = 3.6
 ) -> tuple[Figure, list[Axes]]:
-    """Panels in rows of `columns`, on common axes; what is left over at the end is empty."""
-    columns = min(columns, count)
+    """Panels on common axes, in rows of at most `columns`, as even as can be; what is left over is empty."""
+    columns = even_columns(count, columns)
     rows = -(-count // columns)
     figure = Figure(figsize=(alone if count == 1 else width * columns, height * rows))
     axes = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for lowest in axes[max(count - columns, 0) : count]:
+        lowest.tick_params(labelbottom=True)  # also above a place that is left empty
     for empty in axes[count:]:
         empty.remove()
     return figure, axes[:count]
 
 
-def _legend(figure: Figure, columns: int) -> None:
-    """One for all panels: to the right of a single one, else below."""
+def even_columns(count: int, most: int) -> int:
+    """Columns of the fewest rows that hold `count` panels: 5 of at most 4 are 3 and 2."""
+    rows = -(-count // min(most, count))
+    return -(-count // rows)
+
+
+def label_rows(grid: Sequence[Axes], label: str) -> None:
+    """The y axis of the first panel of each row."""
+    for axes in grid:
+        place = axes.get_subplotspec()
+        if place is not None and place.is_first_col():
+            axes.set_ylabel(label)
+
+
+def label_columns(grid: Sequence[Axes], label: str) -> None:
+    """The x axis of the last panel of each column."""
+    columns = sum(place is not None and place.is_first_row() for place in (axes.get_subplotspec() for axes in grid))
+    for axes in grid[-columns:]:
+        axes.set_xlabel(label)
+
+
+def _legend(figure: Figure) -> None:
+    """One for all panels: to the right of a single one, else below, in as few even rows as fit."""
     named = {k: h for axes in figure.axes for h, k in zip(*axes.get_legend_handles_labels(), strict=True)}
     if len(figure.axes) == 1:
         figure.legend(named.values(), named.keys(), loc="outside right upper")
-    else:
-        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=min(2 * columns, len(named), 5))
+        return
+    width = _SAMPLE + _LETTER * max((len(label) for label in named), default=0)
+    columns = even_columns(len(named), max(int(figure.get_figwidth() / width), 1))
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns)

@@ -8,14 +8,15 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from spo.report.drawing import GREY, LOGISTIC, REACH, STYLE, TRUE, rug
+from spo.report.drawing import GREY, LOGISTIC, REACH, STYLE, rebin, rug
 from spo.report.results import Result
 from spo.report.study import Study, curve_of
-from spo.report.study_figures import Line, lines, spread
+from spo.report.study_figures import KNOWN, Line, even_columns, label_rows, lines, spread
 from spo.run_folder import Record
 
 MOST = 12  # panels in one figure
 _COLUMNS = 4
+_BINS = np.linspace(-3.5, 3.5, 36)  # of the index over its root mean square
 
 
 class Shown(NamedTuple):
@@ -66,8 +67,7 @@ def draw_study_links(study: Study, shown: Sequence[Shown]) -> Figure:
         for axes, run in zip(grid, shown, strict=True):
             _link(axes, run.result.links[-1], style[run.estimator])
             axes.set_title(run.title, fontsize=9)
-        for axes in grid[::_COLUMNS]:
-            axes.set_ylabel("P(response 1 preferred)")
+        label_rows(grid, "P(response 1 preferred)")
         named = {k: h for axes in grid for h, k in zip(*axes.get_legend_handles_labels(), strict=True)}
         figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4)
     return figure
@@ -84,7 +84,7 @@ def _link(axes: Axes, record: Record, line: Line) -> None:
     axes.axvline(0.0, color=GREY, lw=0.6)
     axes.plot(u, record["logistic_p"], color=LOGISTIC, ls=":", lw=1.5, label="best logistic")
     if record["true_p"]:
-        axes.plot(u, record["true_p"], color=TRUE, ls="--", lw=1.8, label="true link")
+        axes.plot(u, record["true_p"], color=KNOWN, ls="--", lw=1.8, label="true link")
     axes.plot(u, record["p"], color=line.colour, lw=2.2)
     reach = float(np.abs(u).max())
     axes.set(ylim=(0, 1), xlim=(-min(reach, REACH), min(reach, REACH)) if record["true_p"] else (-reach, reach))
@@ -101,19 +101,18 @@ def draw_study_index(study: Study, shown: Sequence[Shown]) -> Figure:
             edges, counts = np.array(record["edges"]), np.array(record["counts"], dtype=float)
             centres = (edges[1:] + edges[:-1]) / 2
             total = max(counts.sum(), 1e-300)
-            spread_ = float(np.sqrt((counts * centres**2).sum() / total)) or 1.0
-            density = counts / total / np.diff(edges) * spread_
-            axes.stairs(density, edges / spread_, fill=True, color=style[run.estimator].colour, alpha=0.8)
+            size = float(np.sqrt((counts * centres**2).sum() / total)) or 1.0
+            density = rebin(record, _BINS * size) / total / np.diff(_BINS)
+            axes.stairs(density, _BINS, fill=True, color=style[run.estimator].colour, alpha=0.85)
             axes.axvline(0.0, color=GREY, lw=0.6)
-            axes.set(xlim=(-3.5, 3.5), xlabel="t / root mean square of t")
-            axes.set_title(f"{run.title}\nrms {spread_:.2g} nats", fontsize=9)
-        for axes in grid[::_COLUMNS]:
-            axes.set_ylabel("density")
+            axes.set(xlim=(_BINS[0], _BINS[-1]), xlabel="t / root mean square of t")
+            axes.set_title(f"{run.title}\nrms {size:.2g} nats", fontsize=9)
+        label_rows(grid, "density")
     return figure
 
 
 def _grid(count: int) -> tuple[Figure, list[Axes]]:
-    columns = min(_COLUMNS, count)
+    columns = even_columns(count, _COLUMNS)
     rows = -(-count // columns)
     figure = Figure(figsize=(max(2.75 * columns, 4.6), 2.9 * rows))
     axes = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)

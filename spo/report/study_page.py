@@ -9,22 +9,22 @@ from spo.report import drawing, page, study_figures, study_links
 from spo.report.convergence import SLOPES_HEAD, draw_convergence, slope_rows, swept
 from spo.report.results import Result
 from spo.report.statistics import LEVEL
-from spo.report.study import REFERENCE, Study
+from spo.report.study import Study
 from spo.report.study_tables import Table, divergence_tables, main_table, truth_tables
 
 BANDS = f"Bands are {LEVEL:.0%} intervals of the mean over seeds: mean ± the quantile of t times the standard error."
 REWARDS = (
-    "Reward at KL {kl:g} nats to the reference, means over seeds, exact on fresh contexts. The grey line is the teacher's, "
-    "the most that any policy can have at that KL{known}. {bands}"
+    "Reward at KL {kl:g} nats to the reference, means over seeds, exact on fresh contexts. The grey line is the "
+    "teacher's, the most that any policy can have at that KL{known}. {bands}"
 )
-KNOWN = "; the dashed black one is a fit that is told the true link"
+KNOWN = "; the dashed black one, without its band, is a fit that is told the true link"
 DIFFERENCES = (
     "The same, less DPO's on the same seeds, data, budget and start ({seeds} seeds that both have): what the two "
     "share cancels, so that a band beyond the line at 0 is a difference. {bands}"
 )
 SIDE = (
-    "Reward at KL {kl:g} nats. Bars are {level:.0%} intervals of the mean over seeds; they share their seeds, so two may "
-    "differ although their bars overlap: the table has the paired differences. The grey line is the teacher's."
+    "Reward at KL {kl:g} nats. Bars are {level:.0%} intervals of the mean over seeds; they share their seeds, so two "
+    "may differ although their bars overlap: the table has the paired differences. The grey line is the teacher's."
 )
 FRONTIERS = (
     "Reward against KL. A point is one beta: the mean KL and the mean reward over the seeds, which reach different KLs "
@@ -37,15 +37,15 @@ LINKS = (
 )
 INDEX = (
     "The index t of the held-out rows at the last validation, replicate 0 of the same runs, over its own root mean "
-    "square, which the title gives: a fitted link leaves the scale of t free."
+    "square, which the title gives: a fitted link leaves the scale of t free. Pairs of equal actions have t = 0."
 )
 CONVERGENCE = (
     "Means over seeds against the number of rows, both axes logarithmic; lines are least squares of log mean error on "
     "log n, ± the slope's standard error. -0.5 is the rate of a mean. Bars are {level:.0%} intervals."
 )
 TABLE = (
-    "± is one standard error over seeds: of the reward at KL {kl:g}, of its difference to DPO's over the seeds that both "
-    "have, and of the gap to the teacher's reward at that KL. DPO is that of the same condition and divergence."
+    "± is one standard error over seeds: of the reward at KL {kl:g}, of its difference to DPO's over the seeds that "
+    "both have, and of the gap to the teacher's reward at that KL. DPO is that of the same condition and divergence."
 )
 _LONG = 40  # rows; a longer table is folded
 

@@ -1,6 +1,6 @@
 """The tables of a study; all cells are text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,7 +35,7 @@ def truth_tables(study: Study) -> list[Table]:
     if study.keys["world"].nunique() < 2:
         return []
     table = _means(study).merge(study.keys, on=["condition", "estimator"])
-    table["column"] = [_told(row.world, row.s) for row in table.itertuples()]
+    table["column"] = [_told(world, s) for world, s in zip(table["world"], table["s"], strict=True)]
     table["cell"] = [_reward_and_difference(row) for row in table.to_dict("records")]
     return list(_pivots(study, table, ["teacher", "rest", "n"], "estimator"))
 
@@ -48,7 +48,7 @@ def divergence_tables(study: Study) -> list[Table]:
     table = _means(study).merge(study.keys, on=["condition", "estimator"])
     table["column"] = "learned under " + table["divergence"]
     matched = np.where(table["teacher_divergence"] == table["divergence"], " (matched)", "")
-    table["cell"] = [plus_minus(row.mean, row.se) for row in table.itertuples()] + matched
+    table["cell"] = [plus_minus(*pair) for pair in zip(table["mean"], table["se"], strict=True)] + matched
     table["estimator"], table["teacher"] = "teacher " + table["teacher_divergence"], table["kind"].astype(str)
     return list(_pivots(study, table, ["teacher", "world", "rest", "n", "s"], "teacher"))
 
@@ -73,7 +73,7 @@ def _means(study: Study) -> pd.DataFrame:
     return table.merge(study.differences, on=_POINT, how="left", suffixes=("", "_diff"))
 
 
-def _row(row: dict[str, Any]) -> list[str]:
+def _row(row: Mapping[Any, Any]) -> list[str]:
     both = row["seeds_diff"]
     return [
         str(row["estimator"]),
@@ -88,7 +88,7 @@ def _row(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _reward_and_difference(row: dict[str, Any]) -> str:
+def _reward_and_difference(row: Mapping[Any, Any]) -> str:
     reward, difference = plus_minus(row["mean"], row["se"]), signed(row["mean_diff"], row["se_diff"])
     return reward if difference == "-" else f"{reward} ({difference})"
 
