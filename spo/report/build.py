@@ -72,8 +72,8 @@ def build_report(folders: Sequence[Path], output: Path, title: str = "Alignment 
     DataError where a folder is no run and holds none.
     """
     found = find_results(folders)
-    studied = [result for result in found if result.is_study] if has_study(found) else []
-    results = [result for result in found if result not in studied]
+    studied = [result for result in found if has_study(found) and result.is_study]
+    results = [result for result in found if not any(result is other for other in studied)]
     intros, body, tables = [], [], []
     if studied:
         study = load_study(studied)

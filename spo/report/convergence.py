@@ -22,6 +22,7 @@ QUANTITIES = {  # column -> what it is
     "link_error": "link error",
 }
 SLOPES_HEAD = ["estimator", "condition", "s", "n", "reward gap", "direction error", "link error"]
+SLOPE_SETTINGS = SLOPES_HEAD[1:4]  # left out where all rows are alike
 
 
 class Fit(NamedTuple):

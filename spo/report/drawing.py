@@ -33,7 +33,6 @@ STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 9,
     "figure.constrained_layout.use": True,
-    "pdf.fonttype": 42,  # letters as letters: journals refuse Type 3
 }
 STEPS_SHOWN = 12  # curves or ridges in one figure
 RIDGE_BINS = 80

@@ -157,7 +157,8 @@ def find_results(folders: Sequence[Path]) -> list[Result]:
     for path, run in sorted(trained.items()):
         evaluations = evaluated.get(path, [])
         results.append(Result(run, evaluations[-1] if evaluations else run, run.name, evaluations))
-    alone = [result for result in results if not result.is_study]  # a study's runs are many, and named by their table
+    study = any(result.studied for result in results)  # its runs are many, and named by their table
+    alone = [result for result in results if not (study and result.is_study)]
     for result, label in zip(alone, _labels(alone), strict=True):
         result.label = label
     return results

@@ -54,8 +54,7 @@ class Slope:
     points: int
 
     def __str__(self) -> str:
-        digits = 3 if self.se < 0.01 else 2
-        return f"{self.slope:.{digits}f}" + (f" ± {self.se:.{digits}f}" if np.isfinite(self.se) else "")
+        return f"{self.slope:.3f}" + (f" ± {self.se:.3f}" if np.isfinite(self.se) else "")
 
     def at(self, n: np.ndarray) -> np.ndarray:
         return np.asarray(np.exp(self.intercept) * n**self.slope)

@@ -23,7 +23,9 @@ from spo.run_folder import RunFolder
 BASELINE, REFERENCE = "dpo", "known_link"  # methods: that of the differences, and that of the reference line
 _FIRST = (BASELINE, "pspo", "ospo", "rspo")  # the order of methods; the others follow by name
 _ESTIMATOR = ["method", "objective", "link", "divergence"]
-_OF_DATA = ("truth.", "data.", "evaluate.", "kappa_rule")  # settings of the condition; the others are the estimator's
+_OF_DATA = ("truth.", "data.", "evaluate.")  # settings of the condition; the others are the estimator's
+_UNTOLD = ("truth.shifts=", "data.source.seeds=", "data.source.rows=")  # settings that are columns of their own
+_ANYWHERE = ("logger", "hardware", "hydra", "experiment=", "sweeps=")  # settings that change no result
 _PLAIN = {"truth", "data_settings"}  # columns whose value says enough without their name
 _NAMES = {"budget": "budget ", "teacher_divergence": "teacher ", "seed_scheme": "seeds ", "kappa_rule": "kappa rule "}
 POINT = ["condition", "n", "s"]  # where estimators are compared
@@ -32,14 +34,19 @@ _LINE = ["estimator", *POINT]
 
 @dataclass(frozen=True)
 class Study:
-    """table: study.COLUMNS and the labels `condition`, `estimator` (categories, in the order to show them), a row a run
-    and beta. keys: both labels and the columns that they stand for, a row each pair. twice: rows that stood in two
-    files. asked: runs (data sets) that the folders with results were asked for."""
+    """table: a row a run and beta, with the labels `condition` and `estimator` (categories, in the order to show them)
+    for the columns that tell runs apart. keys: these columns and the labels that stand for them, in the same order.
+    twice: rows that stood in two files. asked: runs (data sets) that the folders with results were asked for."""
 
     table: pd.DataFrame
     keys: pd.DataFrame
     twice: int
     asked: int
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """One of the keys for each pair of labels."""
+        return self.keys.drop_duplicates(["condition", "estimator"])
 
     @cached_property
     def target(self) -> float | None:
@@ -103,8 +110,8 @@ class Study:
         """(condition, estimator) -> the estimator that it is compared with: DPO under the same condition and with the
         same divergence; of several the one with the same settings, else with the fewest. A baseline itself has none."""
         found: dict[tuple[str, str], str] = {}
-        dpo = self.keys[self.keys["method"] == BASELINE]
-        for key in self.keys.itertuples():
+        dpo = self.curves[self.curves["method"] == BASELINE]
+        for key in self.curves.itertuples():
             same = dpo[(dpo["condition"] == key.condition) & (dpo["divergence"] == key.divergence)]
             if key.method == BASELINE or same.empty:
                 continue
@@ -136,8 +143,9 @@ def load_study(results: Sequence[Result]) -> Study:
     orders = {"condition": sorted(set(keys["condition"])), "estimator": list(dict.fromkeys(keys["estimator"]))}
     for column, order in orders.items():
         table[column] = pd.Categorical(table[column], categories=order, ordered=True)
+    table = table.drop(columns=known).drop_duplicates(["seed", *_LINE, "beta", "kl_target"], keep="last")
     asked = sum(_asked(result) for result in results if result.studied)
-    return Study(table.drop(columns=known), keys, rows - len(table), asked)
+    return Study(table, keys, rows - len(table), asked)
 
 
 def curve_of(study_: Study, folder: RunFolder) -> tuple[str, str, pd.Series] | None:
@@ -151,8 +159,11 @@ def curve_of(study_: Study, folder: RunFolder) -> tuple[str, str, pd.Series] | N
 
 
 def split_settings(settings: str) -> tuple[str, str]:
-    """Those of the condition and those of the estimator: "truth.rate=0.1 refit.every=7" -> the one and the other."""
+    """Those of the condition and those of the estimator: "truth.rate=0.1 refit.every=7" -> the one and the other.
+
+    What other columns say, or what changes no result, is in neither."""
     words = [word for word in re.split(r"\s+(?=[+~]{0,2}[\w./@]+=)", settings.strip()) if word]
+    words = [word for word in words if not word.lstrip("+~").startswith((*_UNTOLD, *_ANYWHERE))]
     of_data = [word for word in words if word.lstrip("+~").startswith(_OF_DATA)]
     return " ".join(of_data), " ".join(word for word in words if word not in of_data)
 
@@ -178,8 +189,11 @@ def _labelled(keys: pd.DataFrame) -> pd.DataFrame:
         " ".join([_method(row["method"]), *(row[name] for name, shown in told.items() if shown.iloc[i] and row[name])])
         for i, row in enumerate(keys.to_dict("records"))
     ]
+    several = keys.groupby("kind")["method"].transform("nunique") > 1
+    keys["kind"] = keys["kind"].where(~several, keys["kind"] + " (" + keys["method"] + ")")
     keys["estimator"] = keys["kind"] + (" " + keys["divergence"] if keys["divergence"].nunique() > 1 else "")
-    order = keys["method"].map({name: i for i, name in enumerate(_FIRST)} | {REFERENCE: math.inf}).fillna(len(_FIRST))
+    place = {name: float(i) for i, name in enumerate(_FIRST)} | {REFERENCE: math.inf}
+    order = [place.get(m, place.get(m.partition("_")[0], float(len(_FIRST)))) for m in keys["method"]]
     keys = keys.assign(_order=order).sort_values(["_order", "method", "estimator", "condition"], kind="stable")
     return keys.drop(columns="_order").reset_index(drop=True)
 
@@ -192,7 +206,11 @@ def _joined(keys: pd.DataFrame, columns: Sequence[str]) -> list[str]:
 
 
 def _method(name: str) -> str:
-    return "known link" if name == REFERENCE else name.upper()
+    """`pspo_spline` -> PSPO spline, `robust_dpo` -> ROBUST DPO."""
+    if name == REFERENCE:
+        return "known link"
+    base, _, rest = name.partition("_")
+    return f"{base.upper()} {rest.replace('_', ' ')}".strip() if base in _FIRST else name.upper().replace("_", " ")
 
 
 def _asked(result: Result) -> int:

@@ -20,11 +20,12 @@ MOST_SIZES = 3  # n of one condition in a figure over shifts
 MOST_SHIFTS = 4  # in a figure of frontiers
 TEACHER = "#5a5a5a"
 KNOWN = "#000000"  # the estimator that knows the link; no other is black
+_DASHES = ("-", "--", ":")  # of the first six estimators, of the next
 _UPPER = "teacher (best possible)"
 _COLUMNS = 3  # panels in a row
 _MOST_TICKS = 7  # shifts that are named on an axis
 _CROWD = 6  # estimators; of more the bands would hide one another, and bars are drawn beside one another
-_DODGE = 0.012  # of the axis, between two of these bars
+_DODGE = 0.007  # of the axis, between two of these bars
 _LETTER, _SAMPLE = 0.085, 0.75  # inches of a legend's letter, and of what stands before its text
 _FINE = 60  # points of the teacher's frontier
 _SEEDS_SHARE = 0.9  # of the seeds that must reach a KL for the teacher's mean to be drawn there
@@ -56,11 +57,11 @@ class Panel(NamedTuple):
 
 
 def lines(study: Study) -> dict[str, Line]:
-    """Colour and marker of each estimator. Six colours; from the seventh on with another marker."""
+    """Colour, marker and dashes of each estimator: six colours by seven markers; the reference is black."""
     colours = [colour for colour in COLOURS if colour != KNOWN]
     others = [label for label in study.labels("estimator") if label not in study.references]
     found = {
-        label: Line(colours[i % len(colours)], MARKERS[(i + i // len(colours)) % len(MARKERS)], "-")
+        label: Line(colours[i % len(colours)], MARKERS[i % len(MARKERS)], _DASHES[i // len(colours) % len(_DASHES)])
         for i, label in enumerate(others)
     }
     return found | {label: Line(KNOWN, "", "--") for label in study.references}

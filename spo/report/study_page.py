@@ -6,11 +6,11 @@ from pathlib import Path
 import pandas as pd
 
 from spo.report import drawing, page, study_figures, study_links
-from spo.report.convergence import SLOPES_HEAD, draw_convergence, slope_rows, swept
+from spo.report.convergence import SLOPE_SETTINGS, SLOPES_HEAD, draw_convergence, slope_rows, swept
 from spo.report.results import Result
 from spo.report.statistics import LEVEL
 from spo.report.study import Study
-from spo.report.study_tables import Table, divergence_tables, main_table, truth_tables
+from spo.report.study_tables import Table, divergence_tables, main_table, truth_tables, without_constant
 
 BANDS = f"Bands are {LEVEL:.0%} intervals of the mean over seeds: mean ± the quantile of t times the standard error."
 REWARDS = (
@@ -57,7 +57,7 @@ def has_study(results: Sequence[Result]) -> bool:
 def intro(study: Study, results: Sequence[Result]) -> str:
     runs, at = study.runs, study.means
     parts = [
-        _count(len(study.keys), "curve"),
+        _count(len(study.curves), "curve"),
         _count(runs["seed"].nunique(), "seed"),
         *([_count(at["s"].nunique(), "shift")] if at["s"].nunique() > 1 else []),
         "n = " + ", ".join(f"{n:,}" for n in sorted(runs["n"].unique())),
@@ -69,7 +69,7 @@ def intro(study: Study, results: Sequence[Result]) -> str:
 def study_body(study: Study, results: Sequence[Result], output: Path) -> list[str]:
     """results: all runs of the study, those without results too. Figures go into output/figures."""
     figures = output / "figures"
-    body = [page.heading("The study"), page.missing(sentences(study, results))]
+    body = [page.missing(sentences(study, results))]
     if study.target is not None and len(study.at_target):
         body += [*_compared(study, figures), *_table(study), *_tables(study), *_convergence(study, figures)]
     path = drawing.save(study_figures.draw_frontiers(study), figures / "frontiers.png")
@@ -117,7 +117,9 @@ def _beyond(study: Study) -> list[str]:
 
 def _compared(study: Study, figures: Path) -> list[str]:
     body = [page.heading(f"Reward at KL {study.target:g}")]
-    over = study_figures.spread(study_figures.panels_over_shifts(study), study_figures.MOST_PANELS)
+    divergences = study.curves["divergence"].nunique() > 1  # every one with each estimator: the matrices show them
+    over = [] if divergences else study_figures.panels_over_shifts(study)
+    over = study_figures.spread(over, study_figures.MOST_PANELS)
     single = study_figures.spread(study_figures.panels_at_one_shift(study), study_figures.MOST_PANELS)
     if over:
         path = drawing.save(study_figures.draw_rewards(study, over), figures / "reward.png")
@@ -128,8 +130,8 @@ def _compared(study: Study, figures: Path) -> list[str]:
         path = drawing.save(study_figures.draw_differences(study, over), figures / "differences.png")
         caption = DIFFERENCES.format(seeds=_range(study.differences["seeds"]), bands=BANDS)
         body.append(page.figure(path, caption, "Paired differences to DPO against the shift"))
-    if single and not over:
-        path = drawing.save(study_figures.draw_side_by_side(study, single), figures / "reward.png")
+    if single:
+        path = drawing.save(study_figures.draw_side_by_side(study, single), figures / "side_by_side.png")
         caption = SIDE.format(kl=study.target, level=LEVEL)
         body.append(page.figure(path, caption, "Reward at the target KL of each estimator"))
     if not len(study.differences):
@@ -170,7 +172,7 @@ def _convergence(study: Study, figures: Path) -> list[str]:
         path = drawing.save(draw_convergence(study, condition), figures / name)
         caption = " ".join(filter(None, [condition and f"{condition}:", CONVERGENCE.format(level=LEVEL)]))
         body.append(page.figure(path, caption, "Errors against the number of rows"))
-    return [*body, page.table(SLOPES_HEAD, slope_rows(study))]
+    return [*body, page.table(*without_constant(SLOPES_HEAD, slope_rows(study), SLOPE_SETTINGS))]
 
 
 def _replicate_0(study: Study, results: Sequence[Result], figures: Path) -> list[str]:

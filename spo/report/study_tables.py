@@ -1,16 +1,17 @@
 """The tables of a study; all cells are text."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from spo.report.study import POINT, Study
+from spo.report.study import POINT, Study, shown_shifts
 from spo.report.table import plus_minus
 
 HEAD = ["estimator", "condition", "n", "s", "reward", "seeds", "less DPO's", "seeds of both", "gap to the teacher"]
 _SETTINGS = HEAD[1:4]  # left out where all rows are alike
+MOST_SHIFTS = 3  # of one truth in the table over truths
 _POINT = ["estimator", *POINT]
 
 
@@ -25,16 +26,25 @@ class Table(NamedTuple):
 def main_table(study: Study) -> Table:
     """A row an estimator, condition, n and s: mean ± standard error of reward, of its difference and its gap."""
     found = [_row(row) for row in _means(study).sort_values(_POINT).to_dict("records")]
-    told = [i for i, name in enumerate(HEAD) if name not in _SETTINGS or len({row[i] for row in found}) > 1]
-    return Table("", [HEAD[i] for i in told], [[row[i] for i in told] for row in found])
+    return Table("", *without_constant(HEAD, found, _SETTINGS))
+
+
+def without_constant(
+    head: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Head and rows without those of `columns` in which all rows are alike."""
+    told = [i for i, name in enumerate(head) if name not in columns or len({row[i] for row in rows}) > 1]
+    return [head[i] for i in told], [[row[i] for i in told] for row in rows]
 
 
 def truth_tables(study: Study) -> list[Table]:
     """Where truths differ: a row an estimator, a column a truth and shift, one table for the rest of the condition and
     each n; in a cell the reward and, in brackets, its difference to DPO's."""
-    if study.keys["world"].nunique() < 2:
+    if study.curves["world"].nunique() < 2:
         return []
-    table = _means(study).merge(study.keys, on=["condition", "estimator"])
+    table = _means(study).merge(study.curves, on=["condition", "estimator"])
+    few = table.groupby("world")["s"].transform(lambda s: s.isna() | s.isin(shown_shifts(s, MOST_SHIFTS)))
+    table = table[few.astype(bool)].copy()
     table["column"] = [_told(world, s) for world, s in zip(table["world"], table["s"], strict=True)]
     table["cell"] = [_reward_and_difference(row) for row in table.to_dict("records")]
     return list(_pivots(study, table, ["teacher", "rest", "n"], "estimator"))
@@ -43,14 +53,14 @@ def truth_tables(study: Study) -> list[Table]:
 def divergence_tables(study: Study) -> list[Table]:
     """Where divergences differ: a row the teacher's, a column the one learned under; a table a kind of estimator, rest
     of the condition, n and s. Matched ones stand on the diagonal."""
-    if max(study.keys["teacher_divergence"].nunique(), study.keys["divergence"].nunique()) < 2:
+    if max(study.curves["teacher_divergence"].nunique(), study.curves["divergence"].nunique()) < 2:
         return []
-    table = _means(study).merge(study.keys, on=["condition", "estimator"])
-    table["column"] = "learned under " + table["divergence"]
+    table = _means(study).merge(study.curves, on=["condition", "estimator"])
+    table["column"] = table["divergence"]
     matched = np.where(table["teacher_divergence"] == table["divergence"], " (matched)", "")
     table["cell"] = [plus_minus(*pair) for pair in zip(table["mean"], table["se"], strict=True)] + matched
-    table["estimator"], table["teacher"] = "teacher " + table["teacher_divergence"], table["kind"].astype(str)
-    return list(_pivots(study, table, ["teacher", "world", "rest", "n", "s"], "teacher"))
+    table["estimator"] = table["teacher_divergence"]
+    return list(_pivots(study, table, ["kind", "world", "rest", "n", "s"], "teacher, then learned under"))
 
 
 def _pivots(study: Study, table: pd.DataFrame, apart: list[str], corner: str) -> Iterator[Table]:
