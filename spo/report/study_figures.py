@@ -1,8 +1,6 @@
-"""The figures of a study: reward and differences against the shift, or side by side; frontiers."""
+"""The figures of a study: reward and differences against the shift, or side by side. Panels, lines and legends."""
 
-import math
 from collections.abc import Callable, Sequence
-from itertools import product
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -10,26 +8,22 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator
 
-from spo.report.drawing import COLOURS, GREY, MARKERS, STYLE
+from spo.report.drawing import COLOURS, MARKERS, STYLE
 from spo.report.study import Study, shown_shifts
 
 MOST_PANELS = 12  # in one figure
 MOST_SIZES = 3  # n of one condition in a figure over shifts
-MOST_SHIFTS = 4  # in a figure of frontiers
 TEACHER = "#5a5a5a"
 KNOWN = "#000000"  # the estimator that knows the link; no other is black
 _DASHES = ("-", "--", ":")  # of the first six estimators, of the next
-_UPPER = "teacher (best possible)"
-_COLUMNS = 3  # panels in a row
+UPPER = "teacher (best possible)"
+COLUMNS = 3  # panels in a row
 _MOST_TICKS = 7  # shifts that are named on an axis
 _CROWD = 6  # estimators; of more the bands would hide one another, and bars are drawn beside one another
 _DODGE = 0.007  # of the axis, between two of these bars
 _LETTER, _SAMPLE = 0.085, 0.75  # inches of a legend's letter, and of what stands before its text
-_FINE = 60  # points of the teacher's frontier
-_SEEDS_SHARE = 0.9  # of the seeds that must reach a KL for the teacher's mean to be drawn there
-_SHOWN_KL = 5.0  # times the target: frontiers are drawn no further, where the teacher's choice is all but made
 _T = TypeVar("_T")
 
 
@@ -104,7 +98,7 @@ def draw_rewards(study: Study, shown: Sequence[Panel]) -> Figure:
 
     def panel_of(axes: Axes, panel: Panel) -> None:
         best = panel.of(study.teacher).sort_values("s")
-        axes.plot(best["s"], best["mean"], color=TEACHER, ls="-.", lw=1.5, label=_UPPER)
+        axes.plot(best["s"], best["mean"], color=TEACHER, ls="-.", lw=1.5, label=UPPER)
         _bands(axes, study, panel.of(study.means))
 
     return _over_shifts(study, shown, panel_of, f"reward at KL {study.target:g}")
@@ -139,14 +133,14 @@ def _bands(axes: Axes, study: Study, table: pd.DataFrame) -> None:
 
 def _over_shifts(study: Study, shown: Sequence[Panel], draw: Callable[[Axes, Panel], None], label: str) -> Figure:
     with rc_context(STYLE):
-        figure, grid = _grid(len(shown), height=3.6, alone=6.4)
+        figure, grid = grid_of(len(shown), height=3.6, alone=6.4)
         for axes, panel in zip(grid, shown, strict=True):
             draw(axes, panel)
             axes.set_title(panel_title(study, panel))
         label_columns(grid, "shift s of the true link")
         grid[0].xaxis.set_major_locator(FixedLocator(shown_shifts(study.means["s"], _MOST_TICKS)))
         label_rows(grid, label)
-        _legend(figure)
+        legend(figure)
     return figure
 
 
@@ -155,7 +149,7 @@ def draw_side_by_side(study: Study, shown: Sequence[Panel]) -> Figure:
     style = lines(study)
     order = list(reversed(study.labels("estimator")))
     with rc_context(STYLE):
-        figure, grid = _grid(len(shown), height=0.9 + 0.24 * len(order), alone=6.4)
+        figure, grid = grid_of(len(shown), height=0.9 + 0.24 * len(order), alone=6.4)
         for axes, panel in zip(grid, shown, strict=True):
             best = panel.of(study.teacher)["mean"]
             axes.axvline(best.mean(), color=TEACHER, ls="-.", lw=1.5)
@@ -172,77 +166,8 @@ def draw_side_by_side(study: Study, shown: Sequence[Panel]) -> Figure:
     return figure
 
 
-def draw_frontiers(study: Study) -> Figure:
-    """Reward against KL over the grid of betas, means over seeds; the teacher's frontier above all of them."""
-    found = panels(study.free)
-    shifts = shown_shifts(study.free["s"], MOST_SHIFTS)
-    several = len(shifts) > 1
-    cells = list(product(spread(found, 2), shifts)) if several else [(p, math.nan) for p in spread(found, _COLUMNS * 2)]
-    columns = len(shifts) if several else _COLUMNS
-    best = {panel: _teacher_frontier(panel.of(study.free), study.target) for panel, _ in cells}
-    with rc_context(STYLE):
-        figure, grid = _grid(len(cells), height=3.2, alone=6.4, columns=columns, width=2.75 if several else 3.6)
-        for axes, (panel, s) in zip(grid, cells, strict=True):
-            rows = panel.of(study.free)
-            axes.plot(*best[panel], color=TEACHER, ls="-.", lw=1.5, label=_UPPER)
-            _frontiers(axes, rows[rows["s"] == s] if several else rows, lines(study), study.target)
-            title = panel_title(study, panel) if len(found) > 1 or not several else ""
-            axes.set_title(", ".join(filter(None, [title, f"s = {s:g}" if several else ""])))
-        label_columns(grid, "KL to the reference (nats)")
-        label_rows(grid, "reward")
-        _root_axis(grid[0], max(float(kl.max(initial=0)) for kl, _ in best.values()))
-        _fit_height(grid)
-        _legend(figure)
-    return figure
-
-
-def _frontiers(axes: Axes, rows: pd.DataFrame, style: dict[str, Line], target: float | None) -> None:
-    means = rows.groupby(["estimator", "beta"], observed=True)[["kl", "reward"]].mean().reset_index()
-    for label, points in means.groupby("estimator", observed=True):
-        points = points.sort_values("kl")
-        axes.plot(points["kl"], points["reward"], label=str(label), **style[str(label)].drawing)
-    if target:
-        axes.axvline(target, color=GREY, lw=1.0, ls=":", zorder=0)
-
-
-def _teacher_frontier(rows: pd.DataFrame, target: float | None) -> tuple[np.ndarray, np.ndarray]:
-    """KL and the mean over seeds of the best reward there, each seed's linear in the root of KL between its rows."""
-    reach = float(rows["kl"].max()) or 1.0
-    grid = np.linspace(0, math.sqrt(min(reach, _SHOWN_KL * target) if target else reach), _FINE)
-    rows = rows[["seed", "kl", "reward_of_teacher"]].dropna().sort_values("kl")
-    roots = rows.assign(root=np.sqrt(rows["kl"].clip(lower=0)))
-    best = [np.interp(grid, own["root"], own["reward_of_teacher"], right=math.nan) for _, own in roots.groupby("seed")]
-    values = np.array(best).reshape(-1, _FINE)
-    known = np.isfinite(values).mean(0) >= _SEEDS_SHARE if len(values) else np.zeros(_FINE, dtype=bool)
-    return grid[known] ** 2, np.nanmean(values[:, known], axis=0)
-
-
-def _root_axis(axes: Axes, reach: float) -> None:
-    """Reward grows about as the root of KL: on a root axis frontiers are nearly straight, and small KLs have room."""
-    axes.set_xscale("function", functions=(lambda kl: np.sqrt(np.maximum(kl, 0)), np.square))
-    axes.set_xlim(0, reach * 1.02)
-    axes.xaxis.set_major_locator(FixedLocator([share * _round(reach) for share in (0, 0.05, 0.2, 0.5, 1)]))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-
-
-def _round(value: float) -> float:
-    """The largest 1, 2 or 5 times a power of ten that is not above the value."""
-    power = 10.0 ** math.floor(math.log10(value))
-    return max(power * step for step in (1, 2, 5) if power * step <= value * 1.001)
-
-
-def _fit_height(grid: Sequence[Axes]) -> None:
-    """The common height, from what lies within the common width."""
-    left, right = grid[0].get_xlim()
-    seen = [np.asarray(line.get_xydata(), dtype=float) for axes in grid for line in axes.get_lines()]
-    shown = [xy[(xy[:, 0] >= left) & (xy[:, 0] <= right), 1] for xy in seen if len(xy) > 2]
-    values = np.concatenate(shown) if shown else np.array([0.0, 1.0])
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    grid[0].set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-
-
-def _grid(
-    count: int, *, height: float, alone: float, columns: int = _COLUMNS, width: float = 3.6
+def grid_of(
+    count: int, *, height: float, alone: float, columns: int = COLUMNS, width: float = 3.6
 ) -> tuple[Figure, list[Axes]]:
     """Panels on common axes, in rows of at most `columns`, as even as can be; what is left over is empty."""
     columns = even_columns(count, columns)
@@ -277,7 +202,7 @@ def label_columns(grid: Sequence[Axes], label: str) -> None:
         axes.set_xlabel(label)
 
 
-def _legend(figure: Figure) -> None:
+def legend(figure: Figure) -> None:
     """One for all panels: to the right of a single one, else below, in as few even rows as fit."""
     named = {k: h for axes in figure.axes for h, k in zip(*axes.get_legend_handles_labels(), strict=True)}
     if len(figure.axes) == 1:

@@ -10,12 +10,14 @@ from spo.report.convergence import SLOPE_SETTINGS, SLOPES_HEAD, draw_convergence
 from spo.report.results import Result
 from spo.report.statistics import LEVEL
 from spo.report.study import Study
+from spo.report.study_frontiers import draw_frontiers
 from spo.report.study_tables import Table, divergence_tables, main_table, truth_tables, without_constant
 
 BANDS = f"Bands are {LEVEL:.0%} intervals of the mean over seeds: mean ± the quantile of t times the standard error."
 REWARDS = (
     "Reward at KL {kl:g} nats to the reference, means over seeds, exact on fresh contexts. The grey line is the "
-    "teacher's, the most that any policy can have at that KL{known}. {bands}"
+    "teacher's, the most that any policy can have at that KL{known}. {bands} The curves share their seeds: "
+    "their differences are known better than the bands suggest, as the next figure shows."
 )
 KNOWN = "; the dashed black one, without its band, is a fit that is told the true link"
 DIFFERENCES = (
@@ -72,7 +74,7 @@ def study_body(study: Study, results: Sequence[Result], output: Path) -> list[st
     body = [page.missing(sentences(study, results))]
     if study.target is not None and len(study.at_target):
         body += [*_compared(study, figures), *_table(study), *_tables(study), *_convergence(study, figures)]
-    path = drawing.save(study_figures.draw_frontiers(study), figures / "frontiers.png")
+    path = drawing.save(draw_frontiers(study), figures / "frontiers.png")
     body += [page.heading("Reward against KL"), page.figure(path, FRONTIERS, "Reward against KL, a line an estimator")]
     return [*body, *_replicate_0(study, results, figures), *_made(results)]
 
@@ -82,16 +84,21 @@ def sentences(study: Study, results: Sequence[Result]) -> list[str]:
     out = []
     missing = [result for result in results if not result.studied]
     if missing:
-        names = [f"{result.run.name} ({result.run.status.get('state') or 'not begun'})" for result in missing]
+        names = [f"{result.run.name} ({_state(result)})" for result in missing]
         out.append(
             f"{len(results) - len(missing)} of {len(results)} jobs have finished; missing are {_listed(names)}: "
-            "`spo execute FOLDER` goes on with one."
+            "`spo execute FOLDER` goes on with one, `spo evaluate FOLDER` evaluates one."
         )
     if study.asked > len(study.runs) and not study.twice:
         out.append(f"{study.asked - len(study.runs)} of {study.asked} replicates met a non-finite number in training.")
     if study.twice:
         out.append(f"{study.twice} rows are of runs that stand in two files: each counts once, as the later has it.")
     return [*out, *_beyond(study)]
+
+
+def _state(result: Result) -> str:
+    state = str(result.run.status.get("state") or "not begun")
+    return "trained, not evaluated" if state == "ok" else state
 
 
 def _beyond(study: Study) -> list[str]:
@@ -148,9 +155,14 @@ def _table(study: Study) -> list[str]:
 
 def _tables(study: Study) -> list[str]:
     body = []
+    matched = "Rewards made by a teacher under one, learned under another; • where both are the same."
     for title, found, note in (
         ("True links", truth_tables(study), "In brackets the paired difference to DPO under the same truth."),
-        ("Divergences", divergence_tables(study), "Rewards made by a teacher under one, learned under another."),
+        (
+            "Divergences",
+            divergence_tables(study),
+            "Rewards made by a teacher under one, learned under another; • where both are the same.",
+        ),
     ):
         if found:
             words = f"Reward at KL {study.target:g}, mean ± standard error over seeds. {note}"

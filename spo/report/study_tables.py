@@ -52,12 +52,12 @@ def truth_tables(study: Study) -> list[Table]:
 
 def divergence_tables(study: Study) -> list[Table]:
     """Where divergences differ: a row the teacher's, a column the one learned under; a table a kind of estimator, rest
-    of the condition, n and s. Matched ones stand on the diagonal."""
+    of the condition, n and s. A dot marks the matched ones."""
     if max(study.curves["teacher_divergence"].nunique(), study.curves["divergence"].nunique()) < 2:
         return []
     table = _means(study).merge(study.curves, on=["condition", "estimator"])
     table["column"] = table["divergence"]
-    matched = np.where(table["teacher_divergence"] == table["divergence"], " (matched)", "")
+    matched = np.where(table["teacher_divergence"] == table["divergence"], " •", "")
     table["cell"] = [plus_minus(*pair) for pair in zip(table["mean"], table["se"], strict=True)] + matched
     table["estimator"] = table["teacher_divergence"]
     return list(_pivots(study, table, ["kind", "world", "rest", "n", "s"], "teacher, then learned under"))

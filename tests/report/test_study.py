@@ -13,8 +13,9 @@ from spo.errors import DataError
 from spo.report import study_figures
 from spo.report.build import build_report
 from spo.report.convergence import fits
+from spo.report.labels import split_settings
 from spo.report.results import find_results
-from spo.report.study import Study, load_study, shown_shifts, split_settings
+from spo.report.study import Study, load_study, shown_shifts
 from spo.report.study_page import sentences
 from spo.report.study_tables import divergence_tables, main_table, truth_tables
 from spo.run_folder import RunFolder
@@ -96,7 +97,7 @@ def test_a_language_model_beside_a_study(chunks: Path) -> None:
 def test_what_is_left_out_is_said(chunks: Path) -> None:
     """Jobs without results, dead replicates, frontiers that end too early, runs without a target, runs in two files."""
     write(chunks / "x1", None, state="interrupted")
-    write(chunks / "x2", None, state="failed")
+    write(chunks / "x2", None)
     early = rows(range(4), SHIFTS, budget="selected")
     lost = (early["kl_target"] == KAPPA) & (early["seed"] == 0)
     early.loc[lost, ["reached", "reward"]] = [False, math.nan]
@@ -108,7 +109,7 @@ def test_what_is_left_out_is_said(chunks: Path) -> None:
     results = find_results([chunks])
     text = "\n".join(sentences(load_study(results), results))
     for words in (
-        "7 of 9 jobs have finished; missing are x1 (interrupted), x2 (failed)",
+        "7 of 9 jobs have finished; missing are x1 (interrupted), x2 (trained, not evaluated)",
         "2 of 103 replicates met a non-finite number",
         "The frontiers of 3 of 96 runs end before KL 0.2: they are left out.",
         "The frontiers of 4 of 96 runs end before KL 0.2: their kappa rule takes the reward of the end",
@@ -215,7 +216,7 @@ def test_truths_and_divergences_as_tables(tmp_path: Path) -> None:
     assert truth_tables(found) == []
     dpo, pspo = divergence_tables(found)
     assert (dpo.title, pspo.title) == ("DPO", "PSPO")
-    assert [[cell.endswith("(matched)") for cell in row[1:]] for row in dpo.rows] in (
+    assert [[cell.endswith("•") for cell in row[1:]] for row in dpo.rows] in (
         [[1, 0], [0, 1]],
         [[0, 1], [1, 0]],
     )
