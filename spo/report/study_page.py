@@ -161,7 +161,7 @@ def _tables(study: Study) -> list[str]:
         (
             "Divergences",
             divergence_tables(study),
-            "Rewards made by a teacher under one, learned under another; • where both are the same.",
+            matched,
         ),
     ):
         if found:
