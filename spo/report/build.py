@@ -9,6 +9,9 @@ import yaml
 from spo.report import drawing, page
 from spo.report.diagnosis import draw_diagnosis
 from spo.report.results import Result, differences, find_results, flatten
+from spo.report.study import load_study
+from spo.report.study_page import has_study, intro, study_body
+from spo.report.study_tables import main_table
 from spo.report.table import HEAD, as_text, table_rows
 from spo.report.verdict import sentences
 from spo.run_folder import Record
@@ -68,13 +71,25 @@ def build_report(folders: Sequence[Path], output: Path, title: str = "Alignment 
 
     DataError where a folder is no run and holds none.
     """
-    results = find_results(folders)
-    rows = table_rows(results)
-    body = [*_results(results, rows, output), *(part for result in results for part in _run(result))]
+    found = find_results(folders)
+    studied = [result for result in found if has_study(found) and result.is_study]
+    results = [result for result in found if not any(result is other for other in studied)]
+    intros, body, tables = [], [], []
+    if studied:
+        study = load_study(studied)
+        intros.append(intro(study, studied))
+        body += study_body(study, studied, output)
+        _, head, lines = main_table(study)
+        tables.append(as_text(head, lines))
+    if results:
+        rows = table_rows(results)
+        intros.append(_intro(results))
+        body += [*_results(results, rows, output), *(part for result in results for part in _run(result))]
+        tables.append(as_text(HEAD, rows))
     path = output / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page.page(title, _intro(results), body), encoding="utf-8")
-    return Report(path, as_text(HEAD, rows))
+    path.write_text(page.page(title, " ".join(intros), body), encoding="utf-8")
+    return Report(path, "\n\n".join(tables))
 
 
 def _intro(results: Sequence[Result]) -> str:

@@ -42,9 +42,12 @@ REACH = 3.0  # of the true reward difference, in sd
 
 
 def save(figure: Figure, path: Path) -> Path:
+    """path: a PNG, for the page; beside it the same as PDF, for a paper. Returns `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with rc_context(STYLE):
         figure.savefig(path, dpi=140)
+        figure.set_layout_engine("none")  # everything has its place now
+        figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})  # the same figure is the same file
     return path
 
 

@@ -21,6 +21,19 @@ class Result:
     run: RunFolder  # of the training
     evaluation: RunFolder  # where frontier.json and target.json lie: the same folder, or that of `spo evaluate`
     label: str = ""
+    evaluations: Sequence[RunFolder] = ()  # all of `spo evaluate`, oldest first
+
+    @cached_property
+    def studied(self) -> list[RunFolder]:
+        """Where results.parquet of a tabular study lies: the training's folder, then those of its evaluations."""
+        return [folder for folder in (self.run, *self.evaluations) if folder.results_path.is_file()]
+
+    @property
+    def is_study(self) -> bool:
+        """Whether it is a tabular run with an evaluation to come or done, so that it belongs to a study."""
+        config = {} if self.studied else self.run.config
+        source = (config.get("data") or {}).get("source") or {}
+        return bool(self.studied) or ("seeds" in source and "kl_target" in (config.get("evaluate") or {}))
 
     @cached_property
     def series(self) -> dict[str, list[tuple[int, float]]]:
@@ -127,21 +140,26 @@ def find_results(folders: Sequence[Path]) -> list[Result]:
             )
         runs |= {path.resolve(): RunFolder(path) for path in found}
     trained = {path: run for path, run in runs.items() if command_of(run) == "train"}
-    evaluated: dict[Path, RunFolder] = {}
+    evaluated: dict[Path, list[RunFolder]] = {}
     for run in runs.values():
         source = run.config.get("train_run")
         if command_of(run) == "evaluate" and source:
             path = Path(source).resolve()
             if (path / "config.resolved.yaml").is_file():
                 trained.setdefault(path, RunFolder(source))
-            evaluated[path] = run  # folders are dated: the last one is the newest
+            evaluated.setdefault(path, []).append(run)  # folders are dated: the last one is the newest
     if not trained:
         commands = ", ".join(sorted({command_of(run) for run in runs.values()}))
         raise DataError(
             f"{', '.join(map(str, folders))} holds no training run, only {commands}: give a run of `spo train`"
         )
-    results = [Result(run, evaluated.get(path, run)) for path, run in sorted(trained.items())]
-    for result, label in zip(results, _labels(results), strict=True):
+    results = []
+    for path, run in sorted(trained.items()):
+        evaluations = evaluated.get(path, [])
+        results.append(Result(run, evaluations[-1] if evaluations else run, run.name, evaluations))
+    study = any(result.studied for result in results)  # its runs are many, and named by their table
+    alone = [result for result in results if not (study and result.is_study)]
+    for result, label in zip(alone, _labels(alone), strict=True):
         result.label = label
     return results
 

@@ -52,7 +52,7 @@ def three(tmp_path: Path) -> Path:
 
 
 def test_page_is_self_contained(three: Path) -> None:
-    """Well-formed, every picture inside, no address that needs a network; figures lie as PNG too."""
+    """Well-formed, every picture inside, no address that needs a network; figures lie as PNG and PDF too."""
     made = build_report([three], three)
     text = made.html.read_text()
     addresses = Tags(text).addresses
@@ -64,6 +64,7 @@ def test_page_is_self_contained(three: Path) -> None:
     assert not re.search(r"https?://", text)
     for name in ("figures/frontier.png", "figures/training_compared.png", "0_dpo/figures/link.png"):
         assert (three / name).read_bytes().startswith(PNG)
+        assert (three / name).with_suffix(".pdf").read_bytes().startswith(b"%PDF")
     assert (three / "1_pspo/figures/index.png").exists()
     assert (three / "1_pspo/figures/training.png").exists()
 

@@ -1,0 +1,103 @@
+"""The frontiers of a study: reward against KL, the teacher's above all others."""
+
+import math
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, StrMethodFormatter
+
+from spo.report.drawing import GREY, STYLE
+from spo.report.study import Study, shown_shifts
+from spo.report.study_figures import (
+    COLUMNS,
+    TEACHER,
+    UPPER,
+    Line,
+    grid_of,
+    label_columns,
+    label_rows,
+    legend,
+    lines,
+    panel_title,
+    panels,
+    spread,
+)
+
+MOST_SHIFTS = 4  # in a figure of frontiers
+_FINE = 60  # points of the teacher's frontier
+_SEEDS_SHARE = 0.9  # of the seeds that must reach a KL for the teacher's mean to be drawn there
+_SHOWN_KL = 5.0  # times the target: frontiers are drawn no further, where the teacher's choice is all but made
+
+
+def draw_frontiers(study: Study) -> Figure:
+    """Reward against KL over the grid of betas, means over seeds; the teacher's frontier above all of them."""
+    found = panels(study.free)
+    shifts = shown_shifts(study.free["s"], MOST_SHIFTS)
+    several = len(shifts) > 1
+    cells = list(product(spread(found, 2), shifts)) if several else [(p, math.nan) for p in spread(found, COLUMNS * 2)]
+    columns = len(shifts) if several else COLUMNS
+    best = {panel: _teacher_frontier(panel.of(study.free), study.target) for panel, _ in cells}
+    with rc_context(STYLE):
+        figure, grid = grid_of(len(cells), height=3.2, alone=6.4, columns=columns, width=2.75 if several else 3.6)
+        for axes, (panel, s) in zip(grid, cells, strict=True):
+            rows = panel.of(study.free)
+            axes.plot(*best[panel], color=TEACHER, ls="-.", lw=1.5, label=UPPER)
+            _frontiers(axes, rows[rows["s"] == s] if several else rows, lines(study), study.target)
+            title = panel_title(study, panel) if len(found) > 1 or not several else ""
+            axes.set_title(", ".join(filter(None, [title, f"s = {s:g}" if several else ""])))
+        label_columns(grid, "KL to the reference (nats)")
+        label_rows(grid, "reward")
+        _root_axis(grid[0], max(float(kl.max(initial=0)) for kl, _ in best.values()))
+        _fit_height(grid)
+        legend(figure)
+    return figure
+
+
+def _frontiers(axes: Axes, rows: pd.DataFrame, style: dict[str, Line], target: float | None) -> None:
+    means = rows.groupby(["estimator", "beta"], observed=True)[["kl", "reward"]].mean().reset_index()
+    for label, points in means.groupby("estimator", observed=True):
+        points = points.sort_values("kl")
+        axes.plot(points["kl"], points["reward"], label=str(label), **style[str(label)].drawing)
+    if target:
+        axes.axvline(target, color=GREY, lw=1.0, ls=":", zorder=0)
+
+
+def _teacher_frontier(rows: pd.DataFrame, target: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """KL and the mean over seeds of the best reward there, each seed's linear in the root of KL between its rows."""
+    reach = float(rows["kl"].max()) or 1.0
+    grid = np.linspace(0, math.sqrt(min(reach, _SHOWN_KL * target) if target else reach), _FINE)
+    rows = rows[["seed", "kl", "reward_of_teacher"]].dropna().sort_values("kl")
+    roots = rows.assign(root=np.sqrt(rows["kl"].clip(lower=0)))
+    best = [np.interp(grid, own["root"], own["reward_of_teacher"], right=math.nan) for _, own in roots.groupby("seed")]
+    values = np.array(best).reshape(-1, _FINE)
+    known = np.isfinite(values).mean(0) >= _SEEDS_SHARE if len(values) else np.zeros(_FINE, dtype=bool)
+    return grid[known] ** 2, np.nanmean(values[:, known], axis=0)
+
+
+def _root_axis(axes: Axes, reach: float) -> None:
+    """Reward grows about as the root of KL: on a root axis frontiers are nearly straight, and small KLs have room."""
+    axes.set_xscale("function", functions=(lambda kl: np.sqrt(np.maximum(kl, 0)), np.square))
+    axes.set_xlim(0, reach * 1.02)
+    axes.xaxis.set_major_locator(FixedLocator([share * _round(reach) for share in (0, 0.05, 0.2, 0.5, 1)]))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
+def _round(value: float) -> float:
+    """The largest 1, 2 or 5 times a power of ten that is not above the value."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return max(power * step for step in (1, 2, 5) if power * step <= value * 1.001)
+
+
+def _fit_height(grid: Sequence[Axes]) -> None:
+    """The common height, from what lies within the common width."""
+    left, right = grid[0].get_xlim()
+    seen = [np.asarray(line.get_xydata(), dtype=float) for axes in grid for line in axes.get_lines()]
+    shown = [xy[(xy[:, 0] >= left) & (xy[:, 0] <= right), 1] for xy in seen if len(xy) > 2]
+    values = np.concatenate(shown) if shown else np.array([0.0, 1.0])
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    grid[0].set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
