@@ -29,7 +29,10 @@ def test_folds_are_those_of_the_row_ids_in_any_company():
     many = data([4, 7], labels=shifted(0.0, 1.5), held_out=Folds(count=3))
     alone = data([7], labels=shifted(1.5), held_out=Folds(count=3))
     assert many.copies == 4
-    assert many.seeds == [4] * 8 + [7] * 8
+    assert [many.seeds[k] for k in (3, 7, 11, 15)] == [4, 4, 7, 7]
+    assert len(set(many.seeds[:4])) == 4  # each fold starts from weights of its own
+    assert many.seeds[:4] == many.seeds[4:8]
+    assert many.seeds[12:] == alone.seeds
     assert many.runs[:, -1].tolist() == [3, 7, 11, 15]
     for name in ("train", "held_out", "held_out_weight"):
         ours, theirs = getattr(many.split, name), getattr(alone.split, name)
