@@ -63,10 +63,13 @@ def _refusal(objective: Any, link: Any) -> str:
 
 
 def _methods(conf: Path) -> dict[tuple[str, str], str]:
-    """(objective, link) -> `method=NAME`."""
+    """(objective, link) -> `method=NAME`, of the methods that are these two and nothing more."""
     out = {}
     for path in sorted((conf / "method").glob("*.yaml")):
-        chosen = {k: v for entry in yaml.safe_load(path.read_text())["defaults"] for k, v in entry.items()}
+        content = yaml.safe_load(path.read_text())
+        if content.keys() > {"defaults"}:
+            continue
+        chosen = {k: v for entry in content["defaults"] for k, v in entry.items()}
         pair = (str(chosen.get("override /objective")), str(chosen.get("override /link")))
         out[pair] = f"`method={path.stem}`"
     return out

@@ -40,13 +40,15 @@ class PairsOfPairs(Objective):
         return z * right + (1 - z) * wrong
 
     def _against_all(self, s: Tensor, weight: Tensor) -> Tensor:
-        """sum_j w_j phi(s_i + s_j) / sum_j w_j of each i, (*R, N): a few replicates at one time."""
+        """sum_j w_j phi(s_i + s_j) / sum_j w_j of each i, (*R, N). L is symmetric in i and j: twice the slope."""
         size = s.shape[-1]
-        parts = (torch.split(x.reshape(-1, size), max(1, _PAIRS // size**2)) for x in (s, weight))
-        found = [
-            (self._phi(a[:, :, None] + a[:, None, :]) * w[:, None, :]).sum(-1) for a, w in zip(*parts, strict=True)
-        ]
-        return torch.cat(found).reshape(s.shape) / weight.sum(-1, keepdim=True).clamp_min(_TINY)
+        parts = (torch.split(x.detach().reshape(-1, size), max(1, _PAIRS // size**2)) for x in (s, weight))
+        found = []
+        for s_N, w_N in zip(*parts, strict=True):
+            both = self._phi(s_N[:, :, None] + s_N[:, None, :])
+            found.append(torch.stack([(x * w_N[:, None, :]).sum(-1) for x in both]))
+        value, slope = torch.cat(found, 1).reshape(2, *s.shape) / weight.sum(-1, keepdim=True).clamp_min(_TINY)
+        return _tangent(s, value, 2 * slope)
 
 
 class AreaUnderCurve(Objective):
@@ -72,10 +74,16 @@ class AreaUnderCurve(Objective):
         t, z, w = rows.t, rows.z, rows.weight
         v = (w * z)[..., :, None] * (w * (1 - z))[..., None, :]
         v = v - v.diagonal(dim1=-2, dim2=-1).diag_embed()
-        pair = (v * self._phi(t[..., :, None] - t[..., None, :])).sum(-1)
+        value, slope = (v * x for x in self._phi(t.detach()[..., :, None] - t.detach()[..., None, :]))
         # the step takes sum_i w_i l_i / sum_i w_i, so a row's loss is its share of L times sum w / w_i
-        scale = w.sum(-1, keepdim=True) / v.sum((-2, -1))[..., None].clamp_min(_TINY)
-        return scale * pair / w.clamp_min(_TINY)
+        scale = w.sum(-1, keepdim=True) / v.sum((-2, -1))[..., None].clamp_min(_TINY) / w.clamp_min(_TINY)
+        return _tangent(t, scale * value.sum(-1), scale * (slope.sum(-1) - slope.sum(-2)))
+
+
+def _tangent(t: Tensor, value: Tensor, slope: Tensor) -> Tensor:
+    """value, with the gradient `slope` in t, all (*R, N). A pair's loss has a gradient in both of its rows: so that no
+    graph over all pairs is kept, each row's own loss carries the whole of the gradient of L in its t."""
+    return value + slope * (t - t.detach())
 
 
 _TINY = 1e-12
