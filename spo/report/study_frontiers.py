@@ -31,11 +31,12 @@ from spo.report.study_figures import (
 MOST_SHIFTS = 4  # in a figure of frontiers
 _FINE = 60  # points of the teacher's frontier
 _SEEDS_SHARE = 0.9  # of the seeds that must reach a KL for the teacher's mean to be drawn there
+_TARGET = -1.0  # stands for its betas
 _SHOWN_KL = 5.0  # times the target: frontiers are drawn no further, where the teacher's choice is all but made
 
 
 def draw_frontiers(study: Study) -> Figure:
-    """Reward against KL over the grid of betas, means over seeds; the teacher's frontier above all of them."""
+    """Reward against KL at each beta and at the target KL, means over seeds, below the teacher's frontier."""
     found = panels(study.free)
     shifts = shown_shifts(study.free["s"], MOST_SHIFTS)
     several = len(shifts) > 1
@@ -45,7 +46,7 @@ def draw_frontiers(study: Study) -> Figure:
     with rc_context(STYLE):
         figure, grid = grid_of(len(cells), height=3.2, alone=6.4, columns=columns, width=2.75 if several else 3.6)
         for axes, (panel, s) in zip(grid, cells, strict=True):
-            rows = panel.of(study.free)
+            rows = panel.of(study.table)
             axes.plot(*best[panel], color=TEACHER, ls="-.", lw=1.5, label=UPPER)
             _frontiers(axes, rows[rows["s"] == s] if several else rows, lines(study), study.target)
             title = panel_title(study, panel) if len(found) > 1 or not several else ""
@@ -59,7 +60,9 @@ def draw_frontiers(study: Study) -> Figure:
 
 
 def _frontiers(axes: Axes, rows: pd.DataFrame, style: dict[str, Line], target: float | None) -> None:
-    means = rows.groupby(["estimator", "beta"], observed=True)[["kl", "reward"]].mean().reset_index()
+    at_target = rows["kl_target"].notna()  # where each seed has a beta of its own
+    points = rows.assign(point=rows["beta"].mask(at_target, _TARGET))
+    means = points.groupby(["estimator", "point"], observed=True)[["kl", "reward"]].mean().reset_index()
     for label, points in means.groupby("estimator", observed=True):
         points = points.sort_values("kl")
         axes.plot(points["kl"], points["reward"], label=str(label), **style[str(label)].drawing)
