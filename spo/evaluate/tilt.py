@@ -181,12 +181,12 @@ def _increasing_root(
 
 def _power_tilt_kl(log_ratio: Tensor, log_ref: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
     """KL(p || ref) of p ~ ref exp(c a), a = log_ratio, and c dKL/dc = c^2 E_x Var_p(a): both (*R,)."""
-    c = power[..., None]
-    logits = log_ref + c[..., None] * log_ratio
-    largest = logits.amax(-1, keepdim=True)
-    mass = (logits - largest).exp()
+    c = power[..., None, None]
+    logits = log_ref + c * log_ratio
+    below = logits - logits.amax(-1, keepdim=True)  # not c a itself, which is huge where c is
+    mass = below.exp()
     total = mass.sum(-1)
+    value = (mass * (below - log_ref)).sum(-1) / total - total.log()
     mass = mass * log_ratio
     mean, square = mass.sum(-1) / total, (mass * log_ratio).sum(-1) / total
-    value = c * mean - total.log() - largest[..., 0]
-    return value.mean(-1), (c.square() * (square - mean.square())).mean(-1)
+    return value.mean(-1), (power.square() * (square - mean.square()).mean(-1))

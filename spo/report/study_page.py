@@ -30,8 +30,8 @@ SIDE = (
 )
 FRONTIERS = (
     "Reward against KL. A point is one beta, or the target KL: the mean KL and the mean reward over the seeds, which "
-    "reach different KLs at one beta. The grey line is the teacher's own frontier, the upper bound at every KL. Dotted: "
-    "the KL at which methods are compared. Shown up to five times it."
+    "reach different KLs at one beta. The grey line is the teacher's own frontier, the upper bound at every KL. "
+    "Dotted: the KL at which methods are compared. Shown up to five times it."
 )
 LINKS = (
     "The last fitted link of replicate 0 of one run a curve ({who}), over the histogram of the rows it was fitted to; "

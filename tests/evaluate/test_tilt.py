@@ -217,3 +217,13 @@ def test_a_language_model_has_no_tilt_but_the_power(divergence: Divergence) -> N
     message = rf"{type(divergence).__name__}: its tilted policy is no power .* evaluate=none, or divergence=kl"
     with pytest.raises(ConfigError, match=message):
         require_power_tilt(divergence)
+
+
+def test_a_kl_near_the_largest_is_found_without_cancellation() -> None:
+    """beta for 0.9999 of the KL of the sharpest tilt, by brute force over the table; 1/beta is far above 1 there."""
+    best = torch.zeros_like(LOG_PI).scatter(-1, LOG_PI.sub(LOG_REF).argmax(-1, keepdim=True), 1.0)
+    most = -(best * LOG_REF).sum(-1).mean(-1)  # all mass on the action with the largest ratio
+    kappa = 0.9999 * most
+    beta = beta_for_kl(KL(), LOG_PI, LOG_REF, kappa)
+    assert bool((beta > 0).all())
+    torch.testing.assert_close(kl(tabular_tilt(KL(), LOG_PI, LOG_REF, beta), LOG_REF), kappa, rtol=1e-9, atol=0)
