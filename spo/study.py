@@ -36,10 +36,14 @@ COLUMNS = [*RUN, *_SAMPLED[3:]]
 
 def save(path: Path, samples: pd.DataFrame, choices: Mapping[str, str], overrides: Sequence[str]) -> None:
     """samples: a row a run and beta, with the columns that an evaluation found. choices: Hydra's, group -> option;
-    "none" where a group was not chosen. overrides: words of the command line. The file appears whole or not at all."""
+    "none" where a group was not chosen. overrides: words of the command line."""
     table = samples.rename(columns={"divergence": "spent"})[_SAMPLED]
     chosen = {column: _named(choices.get(group)) for column, group in _CHOSEN.items()}
-    table = table.assign(**chosen, settings=settings_of(overrides))
+    write(path, table.assign(**chosen, settings=settings_of(overrides)))
+
+
+def write(path: Path, table: pd.DataFrame) -> None:
+    """A table with all of COLUMNS, such as `read` gives. The file appears whole or not at all."""
     arrow = pa.Table.from_pandas(table[COLUMNS], preserve_index=False)
     arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), _KEY: VERSION.encode()})
     part = path.with_suffix(".part")

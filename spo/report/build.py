@@ -15,6 +15,7 @@ from spo.report.study_tables import main_table
 from spo.report.table import HEAD, as_text, table_rows
 from spo.report.verdict import sentences
 from spo.run_folder import Record
+from spo.study import write
 
 FRONTIER = (
     "Each point is the learned policy tilted to another beta, each line one method: further up is more reward, further "
@@ -55,6 +56,7 @@ TABLE = (
 )
 
 
+TIDY = "study.parquet"
 CELL = 90  # characters; a longer value of the data report is folded below the table
 
 
@@ -67,7 +69,8 @@ class Report:
 
 
 def build_report(folders: Sequence[Path], output: Path, title: str = "Alignment report") -> Report:
-    """Figures into output/figures (those of one run into its own RUN/figures), the page into output/report.html.
+    """Figures into output/figures (those of one run into its own RUN/figures), the page into output/report.html, all
+    results of a study as one table into output/study.parquet.
 
     DataError where a folder is no run and holds none.
     """
@@ -79,6 +82,7 @@ def build_report(folders: Sequence[Path], output: Path, title: str = "Alignment 
         study = load_study(studied)
         intros.append(intro(study, studied))
         body += study_body(study, studied, output)
+        write(output / TIDY, study.tidy)
         _, head, lines = main_table(study)
         tables.append(as_text(head, lines))
     if results:

@@ -28,12 +28,14 @@ _LINE = ["estimator", *POINT]
 class Study:
     """table: a row a run and beta, with the labels `condition` and `estimator` (categories, in the order to show them)
     for the columns that tell runs apart. keys: these columns and the labels that stand for them, in the same order.
-    twice: rows that stood in two files. asked: runs (data sets) that the folders with results were asked for."""
+    twice: rows that stood in two files. asked: runs (data sets) that the folders with results were asked for.
+    tidy: the table as it was read, with the columns of results.parquet."""
 
     table: pd.DataFrame
     keys: pd.DataFrame
     twice: int
     asked: int
+    tidy: pd.DataFrame
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -126,7 +128,7 @@ def load_study(results: Sequence[Result]) -> Study:
     """From the results.parquet of these training runs and of their evaluations; at least one has one."""
     folders = [folder for result in results for folder in result.studied]
     paths = [folder.results_path for folder in folders]
-    table = study.read(paths)
+    table = tidy = study.read(paths)
     rows = sum(pq.read_metadata(path).num_rows for path in paths)
     known = [column for column in study.RUN if column not in ("seed", "s", "n")]
     keys = table[known].drop_duplicates().reset_index(drop=True)
@@ -137,7 +139,7 @@ def load_study(results: Sequence[Result]) -> Study:
         table[column] = pd.Categorical(table[column], categories=order, ordered=True)
     table = table.drop(columns=known).drop_duplicates(["seed", *_LINE, "beta", "kl_target"], keep="last")
     asked = sum(_asked(result) for result in results if result.studied)
-    return Study(table, keys, rows - len(table), asked)
+    return Study(table, keys, rows - len(table), asked, tidy)
 
 
 def curve_of(study_: Study, folder: RunFolder) -> tuple[str, str, pd.Series] | None:

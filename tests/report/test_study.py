@@ -70,6 +70,8 @@ def test_page(chunks: Path) -> None:
     """One page for all runs, every figure as PNG and PDF, no run by itself; the same numbers in the terminal."""
     made = build_report([chunks], chunks / "out")
     text = made.html.read_text()
+    tidy = study.read([chunks / "out/study.parquet"])  # all of it in one table
+    assert len(tidy) == sum(len(study.read([path])) for path in chunks.glob("*/results.parquet"))
     names = ["reward", "differences", "frontiers", "links", "index"]
     assert sorted(path.name for path in (chunks / "out/figures").iterdir()) == sorted(
         f"{name}.{kind}" for name in names for kind in ("png", "pdf")
@@ -239,7 +241,7 @@ def test_lines_are_told_apart() -> None:
     names = [f"m{i}" for i in range(20)]
     keys = pd.DataFrame({"estimator": [*names, "known link"], "method": [*names, "known_link"]})
     table = pd.DataFrame({"estimator": pd.Categorical(keys["estimator"], categories=keys["estimator"])})
-    style = study_figures.lines(Study(table, keys, 0, 0))
+    style = study_figures.lines(Study(table, keys, 0, 0, table))
     assert len({(line.colour, line.marker) for line in style.values()}) == 21
     assert [name for name, line in style.items() if line.colour == study_figures.KNOWN] == ["known link"]
 
