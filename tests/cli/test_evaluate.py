@@ -45,15 +45,16 @@ def trained(tiny_llama_dir: Path, tmp_path: Path) -> RunFolder:
         "reference": {"_target_": "spo.policy.reference.AdapterOff"},
         "truth": {"_target_": "spo.simulate.labels.no_truth"},
         "divergence": {"_target_": "spo.divergence.kl.KL"},
+        "objective": {"_target_": "spo.objective.profile.Profile"},
+        "link": {"_target_": "spo.link.logistic.Logistic", "scale": 1.0},
         "seed": 0,
     }
     run = RunFolder(tmp_path / "train")
     run.create(config, {})
     policy = move_adapters(tiny_policy(tiny_llama_dir), 0.1)
     state = {f"policy.{k}": v for k, v in policy.trainable_state_dict().items()}
-    state |= {"orientation": torch.tensor(-1.0), "orientation_z": torch.tensor(-1.5), "link.scale": torch.zeros(())}
-    state["alive"] = torch.tensor(True)
-    torch.save({"state_dict": state}, run.checkpoints / "best.ckpt")
+    state |= {"orientation": torch.tensor(-1.0), "orientation_z": torch.tensor(-1.5), "alive": torch.tensor(True)}
+    torch.save({"state_dict": state, "kept_step": torch.tensor(3)}, run.checkpoints / "best.ckpt")
     return run
 
 

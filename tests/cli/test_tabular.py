@@ -132,7 +132,7 @@ def test_the_intervals_of_a_budget_follow_n(rows: int, pass_: int) -> None:
         found[name] += [config["validate_every"], config["log_every"]]
     assert found["dpo"] == [100, 2 * pass_, pass_, None, pass_]
     assert found["pspo"] == [11, 3 * pass_, 2 * pass_, None, pass_]
-    assert found["sel"] == [40, None, None, pass_, pass_]
+    assert found["sel"] == [40, None, 3 * pass_, 2 * pass_, pass_]
 
 
 @pytest.mark.parametrize("experiment", ["synthetic", "tabular"])

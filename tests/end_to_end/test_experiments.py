@@ -24,6 +24,7 @@ SMALLER = {  # what an experiment needs beside the tiny model and a few steps
         "truth.shifts=[0,1.5]",
         "data.source.rows=200",
         "data.source.fresh_contexts=50",
+        "refit.every=1",
     ],
 }
 
