@@ -60,7 +60,7 @@ def labelled(keys: pd.DataFrame) -> pd.DataFrame:
 def _joined(keys: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     """Of each key the values of those columns that differ, with their names where the value alone says too little."""
     varying = [column for column in columns if keys[column].nunique() > 1]
-    named = [keys[c] if c in _PLAIN else _NAMES[c] + keys[c] for c in varying]
+    named = [(keys[c] if c in _PLAIN else _NAMES[c] + keys[c]).mask(keys[c] == "none", "") for c in varying]
     return [", ".join(filter(None, values)) for values in zip(*named, strict=True)] if named else [""] * len(keys)
 
 

@@ -29,20 +29,20 @@ from spo.report.study_figures import (
 )
 
 MOST_SHIFTS = 4  # in a figure of frontiers
-_FINE = 60  # points of the teacher's frontier
-_SEEDS_SHARE = 0.9  # of the seeds that must reach a KL for the teacher's mean to be drawn there
-_TARGET = -1.0  # stands for its betas
+_FINE = 60  # points of a frontier
+_SEEDS_SHARE = 1.0  # of the seeds that must reach a KL for a mean to be drawn there: a mean over fewer would jump
+_MARKED = 12  # points of a line between two markers
 _SHOWN_KL = 5.0  # times the target: frontiers are drawn no further, where the teacher's choice is all but made
 
 
 def draw_frontiers(study: Study) -> Figure:
-    """Reward against KL at each beta and at the target KL, means over seeds, below the teacher's frontier."""
+    """Reward against KL, means over seeds of each seed's frontier; the teacher's above all of them."""
     found = panels(study.free)
     shifts = shown_shifts(study.free["s"], MOST_SHIFTS)
     several = len(shifts) > 1
     cells = list(product(spread(found, 2), shifts)) if several else [(p, math.nan) for p in spread(found, COLUMNS * 2)]
     columns = len(shifts) if several else COLUMNS
-    best = {panel: _teacher_frontier(panel.of(study.free), study.target) for panel, _ in cells}
+    best = {panel: _mean_frontier(panel.of(study.free), "reward_of_teacher", study.target) for panel, _ in cells}
     with rc_context(STYLE):
         figure, grid = grid_of(len(cells), height=3.2, alone=6.4, columns=columns, width=2.75 if several else 3.6)
         for axes, (panel, s) in zip(grid, cells, strict=True):
@@ -50,7 +50,9 @@ def draw_frontiers(study: Study) -> Figure:
             axes.plot(*best[panel], color=TEACHER, ls="-.", lw=1.5, label=UPPER)
             _frontiers(axes, rows[rows["s"] == s] if several else rows, lines(study), study.target)
             title = panel_title(study, panel) if len(found) > 1 or not several else ""
-            axes.set_title(", ".join(filter(None, [title, f"s = {s:g}" if several else ""])))
+            axes.set_title(
+                "\n".join(filter(None, [*title.split(", "), f"s = {s:g}" if several else ""])), fontsize="medium"
+            )
         label_columns(grid, "KL to the reference (nats)")
         label_rows(grid, "reward")
         _root_axis(grid[0], max(float(kl.max(initial=0)) for kl, _ in best.values()))
@@ -60,23 +62,22 @@ def draw_frontiers(study: Study) -> Figure:
 
 
 def _frontiers(axes: Axes, rows: pd.DataFrame, style: dict[str, Line], target: float | None) -> None:
-    at_target = rows["kl_target"].notna()  # where each seed has a beta of its own
-    points = rows.assign(point=rows["beta"].mask(at_target, _TARGET))
-    means = points.groupby(["estimator", "point"], observed=True)[["kl", "reward"]].mean().reset_index()
-    for label, points in means.groupby("estimator", observed=True):
-        points = points.sort_values("kl")
-        axes.plot(points["kl"], points["reward"], label=str(label), **style[str(label)].drawing)
+    for label, own in rows.groupby("estimator", observed=True):
+        at, reward = _mean_frontier(own, "reward", target)
+        axes.plot(at, reward, label=str(label), markevery=_MARKED, **style[str(label)].drawing)
     if target:
         axes.axvline(target, color=GREY, lw=1.0, ls=":", zorder=0)
 
 
-def _teacher_frontier(rows: pd.DataFrame, target: float | None) -> tuple[np.ndarray, np.ndarray]:
-    """KL and the mean over seeds of the best reward there, each seed's linear in the root of KL between its rows."""
+def _mean_frontier(rows: pd.DataFrame, value: str, target: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """KL and the mean over seeds of a reward there, each seed's linear in the root of KL between its rows.
+
+    Means at one beta would lie below the frontiers, which are concave: seeds reach different KLs there."""
     reach = float(rows["kl"].max()) or 1.0
     grid = np.linspace(0, math.sqrt(min(reach, _SHOWN_KL * target) if target else reach), _FINE)
-    rows = rows[["seed", "kl", "reward_of_teacher"]].dropna().sort_values("kl")
+    rows = rows[["seed", "kl", value]].dropna().sort_values("kl")
     roots = rows.assign(root=np.sqrt(rows["kl"].clip(lower=0)))
-    best = [np.interp(grid, own["root"], own["reward_of_teacher"], right=math.nan) for _, own in roots.groupby("seed")]
+    best = [np.interp(grid, own["root"], own[value], right=math.nan) for _, own in roots.groupby("seed")]
     values = np.array(best).reshape(-1, _FINE)
     known = np.isfinite(values).mean(0) >= _SEEDS_SHARE if len(values) else np.zeros(_FINE, dtype=bool)
     return grid[known] ** 2, np.nanmean(values[:, known], axis=0)

@@ -29,9 +29,9 @@ SIDE = (
     "may differ although their bars overlap: the table has the paired differences. The grey line is the teacher's."
 )
 FRONTIERS = (
-    "Reward against KL. A point is one beta, or the target KL: the mean KL and the mean reward over the seeds, which "
-    "reach different KLs at one beta. The grey line is the teacher's own frontier, the upper bound at every KL. "
-    "Dotted: the KL at which methods are compared. Shown up to five times it."
+    "Reward against KL, means over the seeds of each seed's frontier, which is interpolated in the root of KL between "
+    "its betas and the target KL. The grey line is the teacher's own, the upper bound at every KL. Dotted: the KL at "
+    "which methods are compared. Shown up to five times it."
 )
 LINKS = (
     "The last fitted link of replicate 0 of one run a curve ({who}), over the histogram of the rows it was fitted to; "
