@@ -30,7 +30,6 @@ from spo.report.study_figures import (
 
 MOST_SHIFTS = 4  # in a figure of frontiers
 _FINE = 60  # points of a frontier
-_SEEDS_SHARE = 1.0  # of the seeds that must reach a KL for a mean to be drawn there: a mean over fewer would jump
 _MARKED = 12  # points of a line between two markers
 _SHOWN_KL = 5.0  # times the target: frontiers are drawn no further, where the teacher's choice is all but made
 
@@ -50,9 +49,8 @@ def draw_frontiers(study: Study) -> Figure:
             axes.plot(*best[panel], color=TEACHER, ls="-.", lw=1.5, label=UPPER)
             _frontiers(axes, rows[rows["s"] == s] if several else rows, lines(study), study.target)
             title = panel_title(study, panel) if len(found) > 1 or not several else ""
-            axes.set_title(
-                "\n".join(filter(None, [*title.split(", "), f"s = {s:g}" if several else ""])), fontsize="medium"
-            )
+            parts = [*title.split(", "), f"s = {s:g}" if several else ""]
+            axes.set_title("\n".join(filter(None, parts)), fontsize="medium")
         label_columns(grid, "KL to the reference (nats)")
         label_rows(grid, "reward")
         _root_axis(grid[0], max(float(kl.max(initial=0)) for kl, _ in best.values()))
@@ -72,14 +70,15 @@ def _frontiers(axes: Axes, rows: pd.DataFrame, style: dict[str, Line], target: f
 def _mean_frontier(rows: pd.DataFrame, value: str, target: float | None) -> tuple[np.ndarray, np.ndarray]:
     """KL and the mean over seeds of a reward there, each seed's linear in the root of KL between its rows.
 
-    Means at one beta would lie below the frontiers, which are concave: seeds reach different KLs there."""
+    Means at one beta would lie below the frontiers, which are concave: seeds reach different KLs there. A mean ends
+    where the first seed ends: over fewer it would jump."""
     reach = float(rows["kl"].max()) or 1.0
     grid = np.linspace(0, math.sqrt(min(reach, _SHOWN_KL * target) if target else reach), _FINE)
     rows = rows[["seed", "kl", value]].dropna().sort_values("kl")
     roots = rows.assign(root=np.sqrt(rows["kl"].clip(lower=0)))
     best = [np.interp(grid, own["root"], own[value], right=math.nan) for _, own in roots.groupby("seed")]
     values = np.array(best).reshape(-1, _FINE)
-    known = np.isfinite(values).mean(0) >= _SEEDS_SHARE if len(values) else np.zeros(_FINE, dtype=bool)
+    known = np.isfinite(values).all(0) if len(values) else np.zeros(_FINE, dtype=bool)
     return grid[known] ** 2, np.nanmean(values[:, known], axis=0)
 
 
