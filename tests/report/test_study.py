@@ -79,7 +79,7 @@ def test_page(chunks: Path) -> None:
     assert text.count("data:image/png;base64") == len(names)
     assert not re.search(r"https?://", text)
     assert "A study of 72 runs (3 curves, 9 seeds, 3 shifts, n = 1,000) from 4 folders." in text
-    for words in ("90% intervals", "7 to 8 seeds that both have", "each seed's frontier", "seed 0, s = 0"):
+    for words in ("90% intervals", "7 to 8 seeds that both have", "interpolated in the root of KL", "seed 0, s = 0"):
         assert words in text, words
     assert '<section class="run">' not in text
     assert made.table.splitlines()[0].split()[:3] == ["estimator", "s", "reward"]
