@@ -128,10 +128,10 @@ def beta_for_kl(
 ) -> Tensor:
     """The beta at which KL(pi_b || ref) = kappa nats, per replicate: (*R,).
 
-    kappa: nats, one number or (*R,); inf where it is 0, nan where it is nan. Whatever the divergence, KL rises with c = 1/beta: dKL/dc is a
-    covariance, under weights ref / f''(pi_b/ref), of f'(pi/ref) with log pi_b/ref, which rises in it. nan where even
-    the sharpest tilt (1/beta = 2^40) has a smaller KL: the policy equals the reference, or its best actions are not
-    rarer than e^-kappa.
+    kappa: nats, one number or (*R,); inf where it is 0, nan where it is nan. Whatever the divergence, KL rises with
+    c = 1/beta: dKL/dc is a covariance, under weights ref / f''(pi_b/ref), of f'(pi/ref) with log pi_b/ref, which rises
+    in it. nan where even the sharpest tilt (1/beta = 2^40) has a smaller KL: the policy equals the reference, or its
+    best actions are not rarer than e^-kappa.
     Cost: 5 to 8 tilts where the tilt is a power, by Newton's steps; else `steps` (at most), by bisection.
     """
     zeta = torch.as_tensor(orientation, dtype=log_pi.dtype, device=log_pi.device)
