@@ -150,6 +150,7 @@ def train(
                 orientation=trained.module.orientation,
                 alive=trained.module.alive,
                 kept_step=trained.selection.kept_step,
+                first_refit=run.first_refit,
             )
             frontier = evaluate.run(learned, trained.data)
             if frontier is not None:
