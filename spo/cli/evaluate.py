@@ -38,6 +38,7 @@ def evaluate(
     module = data(
         tokenizer=policy.tokenizer, labels=parts["truth"], seed=source.config["seed"], global_batch=1, micro_batch=1
     )
+    evaluate.check_data(module)
     module.load()
     policy.meet(module)
     policy.build()

@@ -91,6 +91,10 @@ class Evaluation(ABC):
         """Raise ConfigError where this evaluation cannot follow a training of `policy` with `divergence`; before it
         starts."""
 
+    def check_data(self, data: Any) -> None:  # noqa: B027  (most take any)
+        """Raise ConfigError where it cannot follow a training on these, a data module that need not be loaded; before
+        it starts."""
+
     @abstractmethod
     def run(self, learned: Learned, data: Any) -> Frontier | None:
         """Evaluate the policy as it is. data: the loaded data module that it was trained on, which says what is

@@ -61,6 +61,9 @@ class TabularTilt(Evaluation):
         if not isinstance(policy, Tabular):
             raise ConfigError("evaluate=tabular_tilt is for tabular policies: give evaluate=tilt with a language model")
 
+    def check_data(self, data: Any) -> None:
+        self.ensemble.check(data.copies)
+
     @torch.no_grad()
     def run(self, learned: Learned, data: Any) -> Frontier:
         """data: an ActionDataModule. Of each data set the policy that `ensemble` says, if all of its runs are alive."""

@@ -69,6 +69,7 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path, capfd: pytest.Capt
     for words, message in (
         (["evaluate=tilt"], "give evaluate=tabular_tilt"),
         (["policy.seeds=[1,2]"], "2 replicates"),
+        (["ensemble@evaluate.ensemble=mean_index"], "and there is one: give"),
     ):
         folder = tmp_path / words[0].partition("=")[0]
         assert main(["train", "experiment=tabular", *SMALL, *words, f"hydra.run.dir={folder}"]) == 2
