@@ -80,7 +80,7 @@ def test_page(chunks: Path) -> None:
     assert text.count("data:image/png;base64") == len(names)
     assert not re.search(r"https?://", text)
     assert "A study of 72 runs (3 curves, 9 seeds, 3 shifts, n = 1,000) from 4 folders." in text
-    for words in ("90% intervals", "7 to 8 seeds that both have", "mean KL and the mean reward", "seed 0, s = 0"):
+    for words in ("90% intervals", "7 to 8 seeds that both have", "means over the seeds of each seed", "seed 0, s = 0"):
         assert words in text, words
     assert '<section class="run">' not in text
     assert made.table.splitlines()[0].split()[:3] == ["estimator", "s", "reward"]
@@ -140,7 +140,7 @@ def test_frontiers_of_truths_with_and_without_shifts(tmp_path: Path) -> None:
         write(tmp_path / truth, rows(range(3), (math.nan,), truth=truth))
     figure = draw_frontiers(loaded(tmp_path))
     assert [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes] == [
-        f"shifts, s = {s:g}" for s in SHIFTS
+        f"shifts\ns = {s:g}" for s in SHIFTS
     ]
     for axes in figure.axes:
         assert "PSPO" in axes.get_legend_handles_labels()[1]
