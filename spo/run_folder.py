@@ -167,6 +167,11 @@ class RunFolder:
         return self._records("link_history.jsonl")
 
     @property
+    def first_refit(self) -> int | None:
+        """The optimizer step after which a link was fitted first; None where none was."""
+        return min((record["step"] for record in self.link_history() if record["kind"] == "refit"), default=None)
+
+    @property
     def link(self) -> Record:
         """The last fitted link; empty if none was written."""
         return dict(self.read_json("link.json", {}))

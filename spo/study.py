@@ -65,7 +65,8 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
         if version != VERSION or arrow.column_names != COLUMNS:
             found = f"version {version}" if version else "another schema"
             raise DataError(
-                f"{path} is no results table of version {VERSION}, but of {found}: run `spo evaluate` on its run again"
+                f"{path} is no results table of version {VERSION}, but of {found}: make it again with "
+                "`spo evaluate RUN evaluate=tabular_tilt`"
             )
         tables.append(arrow.to_pandas().assign(_file=len(tables)))
     if not tables:

@@ -38,6 +38,7 @@ def evaluate(
     module = data(
         tokenizer=policy.tokenizer, labels=parts["truth"], seed=source.config["seed"], global_batch=1, micro_batch=1
     )
+    evaluate.check_data(module)
     module.load()
     policy.meet(module)
     policy.build()
@@ -61,16 +62,22 @@ def evaluate(
             orientation=kept.orientation.to(place),
             alive=kept.alive.to(place),
             kept_step=kept.step,
+            first_refit=source.first_refit,
         )
         found = evaluate.run(learned, module)
         if found is not None:
-            found.save(run, {**source.choices, **run.choices}, source.overrides)
+            found.save(run, {**source.choices, **run.choices}, _overrides(source, run))
             print("\n".join(found.lines()))
             if log is not None:
                 log.log_metrics(found.metrics(), step=0)
         code = 0
     finally:
         logger.finish(code)
+
+
+def _overrides(source: RunFolder, run: RunFolder) -> list[str]:
+    """What was asked for: of the training without its evaluation, and of this evaluation."""
+    return [*(word for word in source.overrides if not word.lstrip("+~").startswith("evaluate.")), *run.overrides]
 
 
 def _parts(source: RunFolder) -> Mapping[str, Any]:

@@ -96,13 +96,15 @@ def train(
     )
     code = 1
     try:
+        rows = data(
+            tokenizer=policy.tokenizer, labels=truth, seed=seed, global_batch=global_batch, micro_batch=micro_batch
+        )
+        evaluate.check_data(rows)
         trained = fit(
             run=run,
             policy=policy,
             reference=reference,
-            data=data(
-                tokenizer=policy.tokenizer, labels=truth, seed=seed, global_batch=global_batch, micro_batch=micro_batch
-            ),
+            data=rows,
             true_link=None if truth is None else truth.link,
             module=functools.partial(
                 SPOModule,
@@ -150,6 +152,7 @@ def train(
                 orientation=trained.module.orientation,
                 alive=trained.module.alive,
                 kept_step=trained.selection.kept_step,
+                first_refit=run.first_refit,
             )
             frontier = evaluate.run(learned, trained.data)
             if frontier is not None:
@@ -309,6 +312,9 @@ def interval(name: str, every: int | None, total: int) -> int:
 
 def _say_kept(trained: Trained, run: RunFolder) -> None:
     step, auc = trained.selection.kept_step, trained.selection.kept_auc
+    if bool(auc.isnan().all()):  # they were not chosen by it
+        print(f"kept the weights of step {int(step.max())}, the last")
+        return
     if not step.dim():
         known = f"{float(auc):.3f}"
         if trained.trainer.is_global_zero and Result(run, run).auc is None:  # selection takes such a one for a coin's

@@ -20,7 +20,7 @@ from spo.run_folder import RunFolder
 class Learned:
     """What a training run kept. divergence: of the index that was trained; link: None where the objective used none;
     orientation: +1 or -1 of the index, (*R,); alive: bool (*R,), the replicates that count; kept_step: optimizer step
-    of the kept weights, int64 (*R,)."""
+    of the kept weights, int64 (*R,); first_refit: the one after which the link was fitted first, None for never."""
 
     policy: Policy
     divergence: Divergence
@@ -28,6 +28,7 @@ class Learned:
     orientation: Tensor
     alive: Tensor
     kept_step: Tensor
+    first_refit: int | None
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,10 @@ class Evaluation(ABC):
     def check(self, divergence: Divergence, policy: Policy) -> None:
         """Raise ConfigError where this evaluation cannot follow a training of `policy` with `divergence`; before it
         starts."""
+
+    def check_data(self, data: Any) -> None:  # noqa: B027  (most take any)
+        """Raise ConfigError where it cannot follow a training on these, a data module that need not be loaded; before
+        it starts."""
 
     @abstractmethod
     def run(self, learned: Learned, data: Any) -> Frontier | None:

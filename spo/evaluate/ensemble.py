@@ -26,6 +26,9 @@ class Standing(NamedTuple):
 class Ensemble(ABC):
     """One option of the group `ensemble`."""
 
+    def check(self, copies: int) -> None:  # noqa: B027  (most take any number)
+        """ConfigError where so many runs on each data set will not do."""
+
     @abstractmethod
     def members(self, runs: Tensor) -> Tensor:
         """Of the runs on each data set, int64 (D, C), those that are asked, (D, C')."""
@@ -59,12 +62,14 @@ class MeanIndex(Ensemble):
     Cost: none beyond the folds. Source: bagging (Breiman, 1996); MATH I2.
     """
 
-    def members(self, runs: Tensor) -> Tensor:
-        if runs.shape[-1] == 1:
+    def check(self, copies: int) -> None:
+        if copies == 1:
             raise ConfigError(
                 "ensemble=mean_index averages the runs on one data set, and there is one: give "
                 "held_out@data.held_out=folds (budget=selected has it), or ensemble@evaluate.ensemble=none"
             )
+
+    def members(self, runs: Tensor) -> Tensor:
         return runs
 
     def __call__(

@@ -41,7 +41,8 @@ class TabularTilt(Evaluation):
     whatever it is, and `divergence` is what pi_beta spends of the budget trained with, E_x D_f(pi_beta || ref).
     Beside each point stands the reward of the KL tilt of the true reward at the same KL on the same contexts: the most
     that any policy can have there. The best policy for another D_f stays below it, since it spends D_f best, not KL.
-    betas: relative to the scale of the learned index; kl_target: nats, None for none.
+    A link has no error where the kept weights are older than its first fit: they descended the logistic one of the
+    warm start. betas: relative to the scale of the learned index; kl_target: nats, None for none.
     """
 
     samples = True
@@ -59,6 +60,9 @@ class TabularTilt(Evaluation):
     def check(self, divergence: Divergence, policy: Policy) -> None:
         if not isinstance(policy, Tabular):
             raise ConfigError("evaluate=tabular_tilt is for tabular policies: give evaluate=tilt with a language model")
+
+    def check_data(self, data: Any) -> None:
+        self.ensemble.check(data.copies)
 
     @torch.no_grad()
     def run(self, learned: Learned, data: Any) -> Frontier:
@@ -90,11 +94,15 @@ class TabularTilt(Evaluation):
         unit = rows.reward_unit[sets].to(device)[:, None, None]
         truths = [data.true_link(k) for k in sets.tolist()]
         errors = link_errors(standing.link, truths, term, reward / unit)
+        kept_step = learned.kept_step[runs[:, -1].cpu()]
+        if standing.link is not None and standing.link.is_fitted_from_data:
+            first = math.inf if learned.first_refit is None else learned.first_refit
+            errors = {name: torch.where(kept_step < first, torch.nan, x.cpu()) for name, x in errors.items()}
         of: dict[str, Any] = {
             "seed": rows.seed[sets].numpy(),
             "s": rows.shift[sets].numpy(),
             "n": rows.z.shape[-1],
-            "kept_step": learned.kept_step[runs[:, -1].cpu()].numpy(),
+            "kept_step": kept_step.numpy(),
             "direction_error": direction_error(term, reward, family.orientation).cpu().numpy(),
             **{name: value.cpu().numpy() for name, value in errors.items()},
         }

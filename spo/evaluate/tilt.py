@@ -128,10 +128,10 @@ def beta_for_kl(
 ) -> Tensor:
     """The beta at which KL(pi_b || ref) = kappa nats, per replicate: (*R,).
 
-    kappa: nats, one number or (*R,); inf where it is 0. Whatever the divergence, KL rises with c = 1/beta: dKL/dc is a
-    covariance, under weights ref / f''(pi_b/ref), of f'(pi/ref) with log pi_b/ref, which rises in it. nan where even
-    the sharpest tilt (1/beta = 2^40) has a smaller KL: the policy equals the reference, or its best actions are not
-    rarer than e^-kappa.
+    kappa: nats, one number or (*R,); inf where it is 0, nan where it is nan. Whatever the divergence, KL rises with
+    c = 1/beta: dKL/dc is a covariance, under weights ref / f''(pi_b/ref), of f'(pi/ref) with log pi_b/ref, which rises
+    in it. nan where even the sharpest tilt (1/beta = 2^40) has a smaller KL: the policy equals the reference, or its
+    best actions are not rarer than e^-kappa.
     Cost: 5 to 8 tilts where the tilt is a power, by Newton's steps; else `steps` (at most), by bisection.
     """
     zeta = torch.as_tensor(orientation, dtype=log_pi.dtype, device=log_pi.device)
@@ -146,8 +146,8 @@ def beta_for_kl(
 
     high = torch.full_like(kappa, _SHARPEST)
     reached = at(high)[0] >= kappa
-    log_power = _increasing_root(at, kappa, high, steps)
-    return torch.where(kappa > 0, torch.where(reached, torch.exp(-log_power), torch.nan), torch.inf)
+    log_power = _increasing_root(at, kappa, high, steps, ~reached)
+    return torch.where(kappa <= 0, torch.inf, torch.where(reached, torch.exp(-log_power), torch.nan))
 
 
 _SHARPEST = 40 * math.log(2)  # log of the largest 1/beta
@@ -156,15 +156,15 @@ _CLOSE, _ROUNDED = 1e-11, 1e-14  # KL is found where it is kappa (1 Â± _CLOSE) Â
 
 
 def _increasing_root(
-    at: Callable[[Tensor], tuple[Tensor, Tensor | None]], kappa: Tensor, high: Tensor, steps: int
+    at: Callable[[Tensor], tuple[Tensor, Tensor | None]], kappa: Tensor, high: Tensor, steps: int, found: Tensor
 ) -> Tensor:
     """x in [-high, high] with KL(x) = kappa, entry by entry; at: x -> KL and dKL/dx, None where it is not known.
+    found: bool, entries that are not looked for.
 
     Newton's steps for log KL, in which it is nearly a line (KL ~ c^2 for small c), inside a bracket that every step
     narrows; its middle where a step leaves it, or where there is no slope. An entry that is found stays.
     """
     low, x = -high, torch.full_like(high, _NEARLY_FLAT)
-    found = torch.zeros_like(high, dtype=torch.bool)
     for _ in range(steps):
         value, slope = at(x)
         found = found | ((value - kappa).abs() <= _CLOSE * kappa + _ROUNDED)

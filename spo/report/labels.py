@@ -10,19 +10,14 @@ BASELINE, REFERENCE = "dpo", "known_link"  # methods: that of the differences, a
 _FIRST = (BASELINE, "pspo", "ospo", "rspo")  # the order of methods; the others follow by name
 _ESTIMATOR = ["method", "objective", "link", "divergence"]
 _OF_DATA = ("truth.", "data.", "evaluate.")  # settings of the condition; the others are the estimator's
-_UNTOLD = ("truth.shifts=", "data.source.seeds=", "data.source.rows=")  # settings that are columns of their own
-_ANYWHERE = ("logger", "hardware", "hydra", "experiment=", "sweeps=")  # settings that change no result
 _PLAIN = {"truth", "data_settings"}  # columns whose value says enough without their name
 _NAMES = {"budget": "budget ", "teacher_divergence": "teacher ", "ensemble": "ensemble "}
 _NAMES |= {"seed_scheme": "seeds ", "kappa_rule": "kappa rule "}
 
 
 def split_settings(settings: str) -> tuple[str, str]:
-    """Those of the condition and those of the estimator: "truth.rate=0.1 refit.every=7" -> the one and the other.
-
-    What other columns say, or what changes no result, is in neither."""
+    """Those of the condition and those of the estimator: "truth.rate=0.1 refit.every=7" -> the one and the other."""
     words = [word for word in re.split(r"\s+(?=[+~]{0,2}[\w./@]+=)", settings.strip()) if word]
-    words = [word for word in words if not word.lstrip("+~").startswith((*_UNTOLD, *_ANYWHERE))]
     of_data = [word for word in words if word.lstrip("+~").startswith(_OF_DATA)]
     return " ".join(of_data), " ".join(word for word in words if word not in of_data)
 
@@ -42,7 +37,7 @@ def labelled(keys: pd.DataFrame) -> pd.DataFrame:
     told = {
         "objective": same_method["objective"].transform("nunique") > 1,
         "link": same_method["link"].transform("nunique") > 1,
-        "own_settings": keys.groupby([*_ESTIMATOR, "condition"])["own_settings"].transform("nunique") > 1,
+        "own_settings": keys.groupby(_ESTIMATOR)["own_settings"].transform("nunique") > 1,
     }
     keys["kind"] = [
         " ".join([_method(row["method"]), *(row[name] for name, shown in told.items() if shown.iloc[i] and row[name])])

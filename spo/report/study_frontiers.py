@@ -35,11 +35,14 @@ _SHOWN_KL = 5.0  # times the target: frontiers are drawn no further, where the t
 
 
 def draw_frontiers(study: Study) -> Figure:
-    """Reward against KL, means over seeds of each seed's frontier; the teacher's above all of them."""
+    """Reward against KL, means over seeds of each seed's frontier; the teacher's above all of them.
+
+    A row a panel with several shifts, a column a shift; a panel each where none has several."""
     found = panels(study.free)
-    shifts = shown_shifts(study.free["s"], MOST_SHIFTS)
-    several = len(shifts) > 1
-    cells = list(product(spread(found, 2), shifts)) if several else [(p, math.nan) for p in spread(found, COLUMNS * 2)]
+    over = spread([panel for panel in found if panel.of(study.free)["s"].nunique() > 1], 2)
+    several = bool(over)
+    shifts = shown_shifts(pd.concat([panel.of(study.free)["s"] for panel in over]), MOST_SHIFTS) if over else []
+    cells = list(product(over, shifts)) if several else [(p, math.nan) for p in spread(found, COLUMNS * 2)]
     columns = len(shifts) if several else COLUMNS
     best = {panel: _mean_frontier(panel.of(study.free), "reward_of_teacher", study.target) for panel, _ in cells}
     with rc_context(STYLE):

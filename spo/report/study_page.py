@@ -34,8 +34,9 @@ FRONTIERS = (
     "which methods are compared. Shown up to five times it."
 )
 LINKS = (
-    "The last fitted link of replicate 0 of one run a curve ({who}), over the histogram of the rows it was fitted to; "
-    "where the index follows the true rewards, on the scale of the true reward difference (t = c·u by least squares)."
+    "The last link that was fitted in training, of replicate 0 of one run a curve ({who}; with folds it is the run "
+    "that leaves the first one out), over the histogram of the rows it was fitted to; where the index follows the true "
+    "rewards, on the scale of the true reward difference (t = c·u by least squares)."
 )
 INDEX = (
     "The index t of the held-out rows at the last validation, replicate 0 of the same runs, over its own root mean "
@@ -43,7 +44,8 @@ INDEX = (
 )
 CONVERGENCE = (
     "Means over seeds against the number of rows, both axes logarithmic; lines are least squares of log mean error on "
-    "log n, ± the slope's standard error. -0.5 is the rate of a mean. Bars are {level:.0%} intervals."
+    "log n, ± the slope's standard error. All are of second order in how far index and link are off, so that -1 is the "
+    "rate of a fit with a fixed number of parameters. Bars are {level:.0%} intervals."
 )
 TABLE = (
     "± is one standard error over seeds: of the reward at KL {kl:g}, of its difference to DPO's over the seeds that "
@@ -87,7 +89,7 @@ def sentences(study: Study, results: Sequence[Result]) -> list[str]:
         names = [f"{result.run.name} ({_state(result)})" for result in missing]
         out.append(
             f"{len(results) - len(missing)} of {len(results)} jobs have finished; missing are {_listed(names)}: "
-            "`spo execute FOLDER` goes on with one, `spo evaluate FOLDER` evaluates one."
+            "`spo execute FOLDER` goes on with one, `spo evaluate FOLDER evaluate=tabular_tilt` evaluates one."
         )
     if study.asked > len(study.runs) and not study.twice:
         out.append(f"{study.asked - len(study.runs)} of {study.asked} replicates met a non-finite number in training.")
@@ -108,7 +110,7 @@ def _beyond(study: Study) -> list[str]:
     if without := len(study.runs) - len(rows):
         out.append(
             f"{without} of {len(study.runs)} runs were evaluated without a target KL (evaluate.kl_target=null): they "
-            "are in the frontiers only. `spo evaluate RUN` adds it."
+            "are in the frontiers only. `spo evaluate RUN evaluate=tabular_tilt` adds it."
         )
     lost = int((~rows["reached"].astype(bool) & rows["reward"].isna()).sum())
     ends = int((~rows["reached"].astype(bool) & rows["reward"].notna()).sum())

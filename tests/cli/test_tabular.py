@@ -69,6 +69,7 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path, capfd: pytest.Capt
     for words, message in (
         (["evaluate=tilt"], "give evaluate=tabular_tilt"),
         (["policy.seeds=[1,2]"], "2 replicates"),
+        (["ensemble@evaluate.ensemble=mean_index"], "and there is one: give"),
     ):
         folder = tmp_path / words[0].partition("=")[0]
         assert main(["train", "experiment=tabular", *SMALL, *words, f"hydra.run.dir={folder}"]) == 2
@@ -91,7 +92,8 @@ def test_a_study_is_one_row_a_run_and_beta(words: list[str], tmp_path: Path) -> 
     """Whatever the folds; and evaluating it again, by the paper's rule, adds rows of another rule."""
     folder, again = tmp_path / "train", tmp_path / "again"
     assert main(["train", *STUDY, *words, f"hydra.run.dir={folder}"]) == 0
-    rule = ["evaluate=tabular_tilt", "kappa_rule@evaluate.kappa_rule=paper", "logger=none", "device=cpu"]
+    betas = "evaluate.kappa_rule.betas=[30.0,1.0,0.2]"
+    rule = ["evaluate=tabular_tilt", "kappa_rule@evaluate.kappa_rule=paper", betas, "logger=none", "device=cpu"]
     assert main(["evaluate", str(folder), *rule, f"hydra.run.dir={again}"]) == 0
     table = study.read([RunFolder(folder).results_path, RunFolder(again).results_path])
     at = table[table["kl_target"] == 0.2]
@@ -101,6 +103,10 @@ def test_a_study_is_one_row_a_run_and_beta(words: list[str], tmp_path: Path) -> 
     assert sorted(zip(at["seed"], at["s"], at["kappa_rule"], strict=True)) == [
         (seed, s, rule) for seed in (3, 4) for s in (0.0, 1.5) for rule in ("exact", "paper")
     ]
+    assert all(
+        (betas in asked.split()) == (rule == "paper")
+        for asked, rule in zip(at["settings"], at["kappa_rule"], strict=True)
+    )
     one = table[table["beta"] == 1.0]
     assert len(one) == 8
     for _, both in one.groupby(["seed", "s"]):  # the same policy, restored from its checkpoint

@@ -64,4 +64,6 @@ def test_the_scale_of_a_run_does_not_weigh() -> None:
 
 def test_one_run_alone_has_no_average() -> None:
     with pytest.raises(ConfigError, match=r"held_out@data\.held_out=folds"):
-        MeanIndex().members(torch.arange(4)[:, None])
+        MeanIndex().check(1)
+    OnAllRows().check(1)
+    assert MeanIndex().members(torch.arange(6).reshape(2, 3)).shape == (2, 3)

@@ -1,5 +1,7 @@
 """Reward at one KL by two rules (MATH C10)."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from spo.divergence.kl import KL
 from spo.errors import ConfigError
 from spo.evaluate.kappa import Exact, Family, Paper
-from spo.evaluate.tilt import kl, mean_value
+from spo.evaluate.tilt import beta_for_kl, kl, mean_value
 
 BETAS = [1000.0, 30.0, 3.0, 1.0, 0.5, 0.2]
 
@@ -57,3 +59,11 @@ def test_no_reward_beyond_the_frontier() -> None:
     assert bool(torch.isnan(found.reward).all())
     with pytest.raises(ConfigError, match="at least two"):
         Paper(betas=[1.0])
+
+
+def test_a_kl_that_is_not_there_has_no_beta() -> None:
+    """nan, not the reference's beta, so that a row without a KL has no teacher's reward; others are found beside it."""
+    many, kappa = family(), torch.tensor([0.0, math.nan, 0.2, 1.7], dtype=torch.float64)
+    beta = beta_for_kl(many.divergence, many.log_pi, many.log_ref, kappa, many.orientation)
+    assert [math.isinf(float(beta[0])), math.isnan(float(beta[1])), math.isnan(float(beta[3]))] == [True] * 3
+    np.testing.assert_allclose(float(kl(many.at(beta), many.log_ref)[2]), 0.2, rtol=1e-9)

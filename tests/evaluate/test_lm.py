@@ -47,6 +47,7 @@ def run(policy: CausalLM, **changes: Any) -> Frontier:
     data = SimpleNamespace(renderer=Renderer(policy.tokenizer), prompts_among=lambda groups: set())
     evaluation = TiltEvaluation(**{**OPTIONS, **changes})
     kept = {"orientation": torch.tensor(1.0), "alive": torch.tensor(True), "kept_step": torch.tensor(0)}
+    kept |= {"first_refit": None}
     return evaluation.run(Learned(policy, KL(), None, **kept), data)
 
 

@@ -18,6 +18,8 @@ from spo.evaluate.ensemble import OnAllRows
 from spo.evaluate.kappa import Exact
 from spo.evaluate.lm import TiltEvaluation
 from spo.evaluate.tabular import TabularTilt, direction_error
+from spo.link.isotonic import Isotonic
+from spo.link.logistic import Logistic
 from spo.policy.tabular import Tabular
 from spo.run_folder import RunFolder
 from tests.evaluate.test_lm import OPTIONS
@@ -37,7 +39,7 @@ def policy() -> Tabular:
 def learned(policy: Tabular, **changes: Any) -> Learned:
     n = len(policy.seeds)
     parts: dict[str, Any] = {"divergence": KL(), "link": None, "orientation": torch.ones(n)}
-    parts |= {"alive": torch.ones(n, dtype=torch.bool), "kept_step": torch.arange(n)}
+    parts |= {"alive": torch.ones(n, dtype=torch.bool), "kept_step": torch.arange(n), "first_refit": None}
     return Learned(policy, **{**parts, **changes})
 
 
@@ -97,6 +99,18 @@ def test_the_budget_is_that_of_the_divergence_trained_with(policy: Tabular, dive
     assert found.points[1]["divergence"] == pytest.approx(one["divergence"].mean())
     assert found.target is not None
     assert found.target["divergence"] == pytest.approx(at_target["divergence"].mean())
+
+
+def test_a_link_that_was_not_fitted_yet_has_no_error(policy: Tabular) -> None:
+    """Weights kept at steps 0, 1 and 2, the first fit after step 2; a fixed link is there from the start."""
+    t = torch.linspace(-3, 3, 50).expand(3, -1)
+    fitted = Isotonic(symmetric=True, interpolation="pchip", width=None, eps=0.02, max_knots=64)
+    fitted.fit(t, (t > 0).float(), torch.ones_like(t))
+    for link, first, known in ((fitted, 2, [0, 0, 1]), (fitted, None, [0, 0, 0]), (Logistic(1.0), None, [1, 1, 1])):
+        samples = EVALUATION.run(learned(policy, link=link, first_refit=first), data(SEEDS)).samples
+        for name in ("link_error", "calibration_error"):
+            found = samples[samples["beta"] == 1.0][name]
+            assert np.isfinite(found).astype(int).tolist() == known, name
 
 
 def test_a_replicate_alone_has_the_same_numbers(policy: Tabular) -> None:

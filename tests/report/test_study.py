@@ -16,6 +16,7 @@ from spo.report.convergence import fits
 from spo.report.labels import split_settings
 from spo.report.results import find_results
 from spo.report.study import Study, load_study, shown_shifts
+from spo.report.study_frontiers import draw_frontiers
 from spo.report.study_page import sentences
 from spo.report.study_tables import divergence_tables, main_table, truth_tables
 from spo.run_folder import RunFolder
@@ -79,7 +80,7 @@ def test_page(chunks: Path) -> None:
     assert text.count("data:image/png;base64") == len(names)
     assert not re.search(r"https?://", text)
     assert "A study of 72 runs (3 curves, 9 seeds, 3 shifts, n = 1,000) from 4 folders." in text
-    for words in ("90% intervals", "7 to 8 seeds that both have", "interpolated in the root of KL", "seed 0, s = 0"):
+    for words in ("90% intervals", "7 to 8 seeds that both have", "means over the seeds of each seed", "seed 0, s = 0"):
         assert words in text, words
     assert '<section class="run">' not in text
     assert made.table.splitlines()[0].split()[:3] == ["estimator", "s", "reward"]
@@ -132,6 +133,19 @@ def test_only_frontiers(tmp_path: Path) -> None:
     assert text.count("data:image/png;base64") == 1
 
 
+def test_frontiers_of_truths_with_and_without_shifts(tmp_path: Path) -> None:
+    """Every panel has the curves of its shift, whatever other truths there are."""
+    write(tmp_path / "a", rows(range(3), SHIFTS))
+    for truth in ("cauchit", "ties"):
+        write(tmp_path / truth, rows(range(3), (math.nan,), truth=truth))
+    figure = draw_frontiers(loaded(tmp_path))
+    assert [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes] == [
+        f"shifts\ns = {s:g}" for s in SHIFTS
+    ]
+    for axes in figure.axes:
+        assert "PSPO" in axes.get_legend_handles_labels()[1]
+
+
 def test_bad_tables(tmp_path: Path) -> None:
     """Another schema and two target KLs: one message each."""
     write(tmp_path / "a", rows(range(3), SHIFTS))
@@ -160,7 +174,7 @@ def test_labels_and_baselines(tmp_path: Path) -> None:
     """A column is in a label where it tells curves apart; the baseline is DPO of the same condition."""
     dpo = {"method": "dpo", "link": "logistic"}
     write(tmp_path / "1", rows([0], SHIFTS, budget="paper", settings="link.scale=1", **dpo))
-    write(tmp_path / "2", rows([0], SHIFTS, budget="selected", settings="link.scale=1 truth.shifts=[0.0]", **dpo))
+    write(tmp_path / "2", rows([0], SHIFTS, budget="selected", settings="link.scale=1", **dpo))
     write(tmp_path / "3", rows([0], SHIFTS, budget="selected", link="kernel"))
     write(tmp_path / "4", rows([0], SHIFTS, budget="selected", settings="refit.every=7"))
     write(tmp_path / "5", rows([0], SHIFTS, budget="selected", method="pspo_spline", link="spline"))
@@ -172,8 +186,25 @@ def test_labels_and_baselines(tmp_path: Path) -> None:
     assert "PSPO isotonic refit.every=14" in loaded(tmp_path).labels("estimator")
 
 
+def test_settings_of_an_estimator_are_told_under_every_condition(tmp_path: Path) -> None:
+    """One name is one estimator, whatever the condition; another experiment is no setting that changes nothing."""
+    every = {"settings": "refit.every=7"}
+    write(tmp_path / "1", rows([0, 1], SHIFTS, budget="paper", **every))
+    write(tmp_path / "2", rows([0, 1], SHIFTS, budget="selected", **every))
+    write(tmp_path / "3", rows([0, 1], SHIFTS, budget="selected"))
+    mine = rows([0, 1], SHIFTS, budget="selected", settings="experiment=mine")
+    write(tmp_path / "4", mine.assign(beta=mine["beta"].mask(mine["kl_target"].notna(), 2.2)))
+    found = loaded(tmp_path)
+    labels = ["PSPO", "PSPO experiment=mine", "PSPO refit.every=7"]
+    assert found.keys[["budget", "estimator"]].to_numpy().tolist() == [
+        ["selected", labels[0]], ["selected", labels[1]], ["paper", labels[2]], ["selected", labels[2]]
+    ]  # fmt: skip
+    assert set(found.means["seeds"]) == {2}
+    assert found.twice == 0
+
+
 def test_settings_of_the_condition() -> None:
-    assert split_settings("epochs=3 truth.rate=0.1 data.source.rows=500 a.b='x y' +c=[1, 2]") == (
+    assert split_settings("epochs=3 truth.rate=0.1 a.b='x y' +c=[1, 2]") == (
         "truth.rate=0.1",
         "epochs=3 a.b='x y' +c=[1, 2]",
     )
