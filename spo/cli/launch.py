@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -122,6 +123,9 @@ def _multirun(command: Command, words: list[str], task: Callable[[DictConfig], i
     return 1 if failed else 0
 
 
+_INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # a job that was killed harms no other
+
+
 class _Interrupted(KeyboardInterrupt):
     """A job was interrupted: the sweep ends with it."""
 
@@ -198,7 +202,7 @@ def _job(command: Command, line: str, config: DictConfig, *, may_be_begun: bool)
         code = run_child(run.path) if launcher is None else launcher.start(run.path)
     except ConfigError as error:
         return _refuse(command, str(error).splitlines())
-    if code > 128 and settings.mode == RunMode.MULTIRUN:
+    if code in _INTERRUPTED and settings.mode == RunMode.MULTIRUN:
         raise _Interrupted(code, _shown(Path(settings.sweep.dir)))
     return code
 

@@ -56,6 +56,13 @@ def test_an_interrupt_ends_the_sweep_with_its_code(spo: Spo):
     assert _Interrupted(143, Path("all")).code == 143
 
 
+def test_a_killed_job_harms_no_other(spo: Spo, capfd: pytest.CaptureFixture[str]):
+    """As the system does where memory is short: exit code 137 is no interrupt of the sweep."""
+    assert spo("fit", "-m", "data_path=x", "mode=killed,ok", "hydra.sweep.dir=all") == 1
+    assert "1 of 2 jobs ok" in (said := capfd.readouterr()).out
+    assert "exit code 137" in said.err
+
+
 GRID = ["data_path=x", "seed=0,1,2", "hydra.sweep.dir=all", "hydra.sweep.subdir=job${seed}"]
 
 

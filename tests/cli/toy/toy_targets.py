@@ -1,6 +1,7 @@
 """Targets of the toy configuration: a command, two links, an optimizer."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -11,7 +12,9 @@ from typing import Literal
 from spo.errors import ConfigError, DataError
 from spo.run_folder import RunFolder
 
-Mode = Literal["ok", "argument", "mendable", "crash", "full", "memory", "wait", "code", "leak", "only_seed_1_fails"]
+Mode = Literal[
+    "ok", "argument", "mendable", "crash", "full", "memory", "wait", "code", "killed", "leak", "only_seed_1_fails"
+]
 LEAKED: list[int] = []
 
 
@@ -61,6 +64,7 @@ def fit(
         "leak": lambda: None,
         "argument": lambda: None,
         "code": lambda: 130,
+        "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
         "mendable": _mendable,
         "crash": _crash,
         "full": _full,
