@@ -30,6 +30,11 @@ class Family:
         """log pi_beta (R, m, K); beta (R,)."""
         return tilt_by(self.divergence, self.log_pi, self.log_ref, self.orientation / beta)
 
+    def point(self, beta: Tensor) -> tuple[Tensor, Tensor]:
+        """Expected reward and KL(pi_beta || ref), nats, each (R,); beta (R,)."""
+        log_p = self.at(beta)
+        return mean_value(log_p, self.reward), kl(log_p, self.log_ref)
+
 
 @dataclass(frozen=True)
 class AtKL:
@@ -57,8 +62,8 @@ class Exact(KappaRule):
 
     def __call__(self, family: Family, kappa: float) -> AtKL:
         beta = beta_for_kl(family.divergence, family.log_pi, family.log_ref, kappa, family.orientation)
-        log_p, reached = family.at(beta), torch.isfinite(beta)
-        reward, nats = mean_value(log_p, family.reward), kl(log_p, family.log_ref)
+        reached = torch.isfinite(beta)
+        reward, nats = family.point(beta)
         return AtKL(beta, torch.where(reached, reward, math.nan), torch.where(reached, nats, math.nan), reached)
 
 
@@ -77,9 +82,8 @@ class Paper(KappaRule):
         self.betas = sorted(betas, reverse=True)
 
     def __call__(self, family: Family, kappa: float) -> AtKL:
-        path = [family.at(torch.full_like(family.orientation, beta)) for beta in self.betas]
-        nats = torch.stack([kl(log_p, family.log_ref) for log_p in path], -1).contiguous()  # rising, (R, betas)
-        reward = torch.stack([mean_value(log_p, family.reward) for log_p in path], -1)
+        path = [family.point(torch.full_like(family.orientation, beta)) for beta in self.betas]
+        reward, nats = (torch.stack(values, -1) for values in zip(*path, strict=True))  # nats rising, (R, betas)
         above = torch.searchsorted(nats, torch.full_like(nats[:, :1], kappa)).clamp(1, len(self.betas) - 1)
         low, high = nats.gather(-1, above - 1), nats.gather(-1, above)
         share = ((kappa - low) / (high - low).clamp_min(torch.finfo(low.dtype).tiny)).clamp(0, 1)

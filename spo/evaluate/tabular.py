@@ -20,7 +20,7 @@ from spo.evaluate.ensemble import Ensemble
 from spo.evaluate.frontier import mean_se
 from spo.evaluate.kappa import AtKL, Family, KappaRule
 from spo.evaluate.link_error import link_errors
-from spo.evaluate.tilt import beta_for_kl, budget, kl, mean_value, tilt_by
+from spo.evaluate.tilt import beta_for_kl, budget, mean_value, tilt_by
 from spo.policy.base import Policy
 from spo.policy.tabular import Tabular
 
@@ -126,8 +126,7 @@ class TabularTilt(Evaluation):
             )
 
         def at(beta: Tensor) -> AtKL:
-            log_p = family.at(beta)
-            return AtKL(beta, mean_value(log_p, reward), kl(log_p, log_ref), torch.ones_like(beta, dtype=torch.bool))
+            return AtKL(beta, *family.point(beta), torch.ones_like(beta, dtype=torch.bool))
 
         parts = [rows(at(torch.full_like(base, beta)), math.nan) for beta in (math.inf, *self.betas)]
         if self.kl_target is not None:

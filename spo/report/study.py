@@ -22,6 +22,7 @@ from spo.run_folder import RunFolder
 
 POINT = ["condition", "n", "s"]  # where estimators are compared
 _LINE = ["estimator", *POINT]
+_TOLD = [column for column in study.RUN if column not in ("seed", "s", "n")]  # what the labels stand for
 
 
 @dataclass(frozen=True)
@@ -130,14 +131,12 @@ def load_study(results: Sequence[Result]) -> Study:
     paths = [folder.results_path for folder in folders]
     table = tidy = study.read(paths)
     rows = sum(pq.read_metadata(path).num_rows for path in paths)
-    known = [column for column in study.RUN if column not in ("seed", "s", "n")]
-    keys = table[known].drop_duplicates().reset_index(drop=True)
-    keys = labelled(keys)
-    table = table.merge(keys, on=known, how="left")
+    keys = labelled(table[_TOLD].drop_duplicates().reset_index(drop=True))
+    table = table.merge(keys, on=_TOLD, how="left")
     orders = {"condition": sorted(set(keys["condition"])), "estimator": list(dict.fromkeys(keys["estimator"]))}
     for column, order in orders.items():
         table[column] = pd.Categorical(table[column], categories=order, ordered=True)
-    table = table.drop(columns=known).drop_duplicates(["seed", *_LINE, "beta", "kl_target"], keep="last")
+    table = table.drop(columns=_TOLD).drop_duplicates(["seed", *_LINE, "beta", "kl_target"], keep="last")
     asked = sum(_asked(result) for result in results if result.studied)
     return Study(table, keys, rows - len(table), asked, tidy)
 
@@ -147,8 +146,7 @@ def curve_of(study_: Study, folder: RunFolder) -> tuple[str, str, pd.Series] | N
     head = pq.ParquetFile(folder.results_path).read_row_group(0, columns=study.RUN).slice(0, 1).to_pandas()
     if head.empty:
         return None
-    known = [column for column in study.RUN if column not in ("seed", "s", "n")]
-    found = head.merge(study_.keys, on=known).iloc[0]
+    found = head.merge(study_.keys, on=_TOLD).iloc[0]
     return str(found["condition"]), str(found["estimator"]), found
 
 

@@ -82,7 +82,7 @@ def _mean_frontier(rows: pd.DataFrame, value: str, target: float | None) -> tupl
     best = [np.interp(grid, own["root"], own[value], right=math.nan) for _, own in roots.groupby("seed")]
     values = np.array(best).reshape(-1, _FINE)
     known = np.isfinite(values).all(0) if len(values) else np.zeros(_FINE, dtype=bool)
-    return grid[known] ** 2, np.nanmean(values[:, known], axis=0)
+    return grid[known] ** 2, values[:, known].mean(0)
 
 
 def _root_axis(axes: Axes, reach: float) -> None:
