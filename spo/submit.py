@@ -1,21 +1,121 @@
-"""What starts a run elsewhere: a job that runs `spo execute RUN`. Imports no torch, for the command line asks it."""
+"""What starts a composed run: a process of this machine, or a job elsewhere that runs `spo execute RUN`.
 
+Imports no torch, for the command line asks it.
+"""
+
+import contextlib
+import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from spo.errors import ConfigError
+from spo.paths import PACKAGE
+from spo.run_folder import RunFolder
+
+PARENT_VARIABLE = "SPO_PARENT_PID"  # set for a child: that process waits for it, and takes it along when it dies
+_POLL_S = 0.05
+
+
+class Started(ABC):
+    """A run on its way."""
+
+    @abstractmethod
+    def poll(self) -> int | None:
+        """The exit code, 128 + n where signal n ended it; None while it runs. Never waits."""
+
+    @abstractmethod
+    def stop(self, number: int) -> None:
+        """Send it signal `number`; nothing where it has ended."""
+
+    def wait(self) -> int:
+        """The exit code, once it has ended."""
+        while (code := self.poll()) is None:
+            time.sleep(_POLL_S)
+        return code
 
 
 class Launcher(ABC):
     """Starts `spo execute RUN` where the run is to be computed."""
 
     @abstractmethod
-    def start(self, run: Path) -> int:
-        """Start the composed folder `run`. Returns its exit code, or 0 where nothing waits for it."""
+    def start(
+        self, run: Path, *, processes: int = 1, environment: Mapping[str, str] | None = None, log: Path | None = None
+    ) -> Started:
+        """Start the composed folder `run`. processes: on this machine, more than one under torchrun; environment: added
+        to ours; log: what it prints is added there, None for our own output. A job elsewhere has its own of the three,
+        and its output is added to the log when it has ended. ConfigError where it cannot be started."""
+
+
+@dataclass(frozen=True)
+class Ended(Started):
+    """There is nothing to wait for."""
+
+    code: int
+
+    def poll(self) -> int:
+        return self.code
+
+    def stop(self, number: int) -> None:
+        """It has ended."""
+
+
+class ThisMachine(Launcher):
+    """A process of this machine, in a session of its own; one that is killed with SIGKILL takes it along."""
+
+    def start(
+        self, run: Path, *, processes: int = 1, environment: Mapping[str, str] | None = None, log: Path | None = None
+    ) -> Started:
+        # A session of its own: Ctrl-C in a terminal reaches a whole process group, data workers and W&B included, and
+        # the child would get it twice.
+        several = ["--processes", str(processes)] if processes > 1 else []
+        command = [sys.executable, "-m", "spo", "execute", *several, str(run)]
+        with contextlib.ExitStack() as stack:
+            out = None if log is None else stack.enter_context(log.open("ab"))
+            child = subprocess.Popen(
+                command,
+                stdin=None if log is None else subprocess.DEVNULL,
+                stdout=out,
+                stderr=None if log is None else subprocess.STDOUT,
+                start_new_session=True,
+                env=child_environment() | dict(environment or {}),
+            )
+        return _Child(child, run, processes)
+
+
+@dataclass(frozen=True)
+class _Child(Started):
+    process: "subprocess.Popen[bytes]"
+    run: Path
+    processes: int
+
+    def poll(self) -> int | None:
+        code = self.process.poll()
+        if code is None or code == 0:
+            return code
+        if self.processes > 1 and code > 0:  # torchrun has exit codes of its own
+            return _exit_code(self.run)
+        return code if code > 0 else 128 - code
+
+    def stop(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if number == signal.SIGKILL:
+                os.killpg(self.process.pid, number)
+            else:
+                self.process.send_signal(number)
+
+
+def child_environment() -> dict[str, str]:
+    """The child runs the code that its parent runs, from whatever folder."""
+    path = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(path), PARENT_VARIABLE: str(os.getpid())}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +129,15 @@ class Torchrun(Launcher):
         if self.nodes < 1 or self.processes < 1:
             raise ConfigError(f"nodes is {self.nodes} and processes {self.processes}: give counts >= 1")
 
-    def start(self, run: Path) -> int:
+    def start(
+        self, run: Path, *, processes: int = 1, environment: Mapping[str, str] | None = None, log: Path | None = None
+    ) -> Started:
         where = f"--nproc-per-node {self.processes}"
         print("start it with" + (", on each machine:" if self.nodes > 1 else ":"))
         for rank in range(self.nodes):
             many = f"--nnodes {self.nodes} --node-rank {rank} --master-addr HOST --master-port 29500 "
             print(f"  torchrun {many if self.nodes > 1 else ''}{where} -m spo execute {run}")
-        return 0
+        return Ended(0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +175,9 @@ class Submitit(Launcher):
         if problems:
             raise ConfigError("; ".join(problems))
 
-    def start(self, run: Path) -> int:
+    def start(
+        self, run: Path, *, processes: int = 1, environment: Mapping[str, str] | None = None, log: Path | None = None
+    ) -> Started:
         if self.executor == "slurm" and shutil.which("sbatch") is None:
             raise ConfigError(
                 "hardware.launcher.executor is slurm, but this machine has no sbatch: submit from a login node of the "
@@ -89,10 +193,7 @@ class Submitit(Launcher):
         command = [sys.executable, "-m", "spo", "execute", str(run)]
         job: Any = executor.submit(CommandFunction(command, verbose=True))
         print(f"submitted job {job.job_id}; its output: {job.paths.stdout}", flush=True)
-        if not self.wait:
-            return 0
-        failure = job.exception()  # waits; CommandFunction raises where the command's exit code is not 0
-        return 0 if failure is None else _exit_code(run)
+        return _Submitted(job, run, log) if self.wait else Ended(0)
 
     def _parameters(self, name: str) -> dict[str, Any]:
         """Names with `slurm_` concern that executor alone; the local one knows no others."""
@@ -111,8 +212,28 @@ class Submitit(Launcher):
         return {key: value for key, value in given.items() if value is not None}
 
 
+@dataclass
+class _Submitted(Started):
+    job: Any  # of submitit
+    run: Path
+    log: Path | None
+    _code: int | None = None
+
+    def poll(self) -> int | None:
+        if self._code is None and self.job.done():
+            self._code = 0 if self.job.exception() is None else _exit_code(self.run)
+            self._keep_output()
+        return self._code
+
+    def stop(self, number: int) -> None:
+        self.job.cancel()
+
+    def _keep_output(self) -> None:
+        if self.log is not None:
+            with self.log.open("a") as file:
+                file.writelines(text for text in (self.job.stdout(), self.job.stderr()) if text)
+
+
 def _exit_code(run: Path) -> int:
     """That of status.json; 1 where the job ended before it was written."""
-    from spo.run_folder import RunFolder
-
     return RunFolder(run).status.get("exit_code") or 1

@@ -41,12 +41,16 @@ def _main(words: list[str], conf: Path | None) -> int:
     if first in ("", "-h", "--help", "help"):
         print(_overview([(c.usage.removeprefix("spo "), c.summary) for c in commands.values()]))
         return 0 if first else 2
+    if first == "sweep":
+        from spo.cli.sweep import sweep
+
+        return sweep(rest, commands)
     if first in ("-sc", "--shell-completion"):
         return _complete(rest, commands)
     if first not in commands:
         from spo.cli.schema import nearest
 
-        like = nearest(first, [*commands, "execute"])
+        like = nearest(first, [*commands, "execute", "sweep"])
         hint = f"did you mean `spo {like}`? " if like else ""
         print(f"spo: there is no command {first!r}: {hint}`spo --help` lists them", file=sys.stderr)
         return 2
@@ -61,16 +65,23 @@ def _execute(words: list[str]) -> int:
         from spo.cli.execute import check_stdin
 
         return check_stdin()
+    processes = 1
+    if words[:1] == ["--processes"] and len(words) > 1 and words[1].isdigit():
+        processes, words = int(words[1]), words[2:]
     folders = [word for word in words if not word.startswith("-") and "=" not in word]
     if "--help" in words or "-h" in words or not folders:
-        print("usage: spo execute RUN\n\nRuns, or goes on with, what RUN/config.resolved.yaml describes.")
+        print(
+            "usage: spo execute [--processes N] RUN\n\n"
+            "Runs, or goes on with, what RUN/config.resolved.yaml describes; with N processes under torchrun."
+        )
         return 0 if folders or len(words) else 2
-    from spo.cli.execute import execute
+    from spo.cli.execute import execute, execute_on
 
-    return execute(folders[0])
+    return execute(folders[0]) if processes == 1 else execute_on(folders[0], processes)
 
 
 def _overview(rows: list[tuple[str, str]]) -> str:
+    rows = [*rows, ("sweep NAME", "Run a file under sweeps/; `spo sweep status` and `spo sweep resume ID` follow it.")]
     rows = [*rows, ("execute RUN", "Run a folder that was composed before, or go on with one that was interrupted.")]
     lines = "\n".join(f"  spo {usage}\n      {summary}" for usage, summary in rows)
     return (
@@ -91,7 +102,7 @@ def _complete(words: list[str], commands: "dict[str, Command]") -> int:
     if not any(word.startswith("query=") for word in words):
         return complete(next(iter(commands.values())), ["-sc", *words])
     if len(line) <= 2:
-        print(*(name for name in [*commands, "execute"] if name.startswith(line[-1] if line[1:] else "")))
+        print(*(name for name in [*commands, "execute", "sweep"] if name.startswith(line[-1] if line[1:] else "")))
         return 0
     if line[1] not in commands:
         return 0

@@ -55,14 +55,19 @@ from spo.cli.help import group_names
 from spo.cli.hydra_app import explain, first_line
 from spo.cli.schema import MISSING, check_schema, nearest
 
+HYDRAS_OWN = ("hydra.", "hydra/")  # overrides that say how a command runs, not what
+
 
 @dataclass(frozen=True)
 class Composition:
-    """One job, composed: its overrides as typed, its plain config, Hydra's choices."""
+    """One job, composed: its overrides as typed, without Hydra's own; its plain config; Hydra's choices; its number, as
+    Hydra counts in a multirun; its folder there, relative to the sweep's."""
 
     overrides: list[str]
     config: dict[str, Any]
     choices: dict[str, str]
+    number: int
+    folder: str
 
 
 def compose_jobs(command: Command, words: list[str], multirun: bool) -> tuple[bool, list[Composition], list[str]]:
@@ -77,10 +82,12 @@ def compose_jobs(command: Command, words: list[str], multirun: bool) -> tuple[bo
             if several is not None:
                 problems.append(f"{several.input_line} has several values: add -m to run a job for each")
             lists = [_lines([o for o in overrides if not o.is_sweep_override()])]
-        elif master.hydra.runtime.choices["hydra/sweeper"] == "basic":
+        elif master.hydra.runtime.choices["hydra/sweeper"] in _GRIDS:
             params = master.hydra.sweeper.get("params") or {}
             swept = _parse([f"{key}={value}" for key, value in params.items()])
             lists = BasicSweeper.split_arguments([*swept, *overrides], None)[0]
+            if not lists:
+                problems.append(_empty([*swept, *overrides]))
         else:  # another sweeper chooses its values while it runs: each job is checked when it starts
             lists = [_lines(fixed)]
         jobs, more = _compose_all(command, lists)
@@ -89,13 +96,28 @@ def compose_jobs(command: Command, words: list[str], multirun: bool) -> tuple[bo
         return multirun, [], [explain(error)]
 
 
+_GRIDS = ("basic", "grid")  # sweepers that know all their jobs before the first
+
+
+def compose_job(command: Command, words: list[str], number: int) -> tuple[Composition, list[str]]:
+    """(one job of a multirun, every problem of it). number: as Hydra counts."""
+    overrides, problems = _sift(_parse(words))
+    job, more = _compose_one(command, overrides, number=number)
+    return job, [*problems, *more]
+
+
+def _empty(overrides: list[Override]) -> str:
+    none = [str(o.input_line) for o in overrides if o.is_sweep_override() and not list(o.sweep_string_iterator())]
+    return f"the grid is empty: {', '.join(none)} has no value. Give at least one"
+
+
 def _compose_all(command: Command, lists: list[list[str]]) -> tuple[list[Composition], list[str]]:
     jobs: list[Composition] = []
     found: dict[str, int] = {}  # problem -> number of jobs that have it
     composed: _Composed = {}
-    for words in lists:
+    for number, words in enumerate(lists):
         overrides, problems = _sift(_parse(words))
-        job, more = _compose_one(command, overrides, composed)
+        job, more = _compose_one(command, overrides, composed, number)
         jobs.append(job)
         for problem in [*problems, *more]:
             found[problem] = found.get(problem, 0) + 1
@@ -103,9 +125,11 @@ def _compose_all(command: Command, lists: list[list[str]]) -> tuple[list[Composi
 
 
 def _compose_one(
-    command: Command, overrides: list[Override], composed: "_Composed | None" = None
+    command: Command, overrides: list[Override], composed: "_Composed | None" = None, number: int = 0
 ) -> tuple[Composition, list[str]]:
     config = _compose(command, overrides, composed)
+    with read_write(config.hydra.job), open_dict(config.hydra.job):
+        config.hydra.job.num = number
     choices = {str(k): str(v) for k, v in config.hydra.runtime.choices.items() if not str(k).startswith("hydra")}
     problems: list[str] = []
     resolved = plain(config, "", problems)
@@ -113,7 +137,8 @@ def _compose_one(
     told = {problem.split(" ", 1)[0] for problem in problems}
     found = [problem for problem in check_schema(resolved) if problem.split(" ", 1)[0] not in told]
     problems += [_with_origin(problem, overrides) for problem in found]
-    return Composition(_lines(overrides), resolved, choices), problems
+    words = [line for line in _lines(overrides) if not line.startswith(HYDRAS_OWN)]
+    return Composition(words, resolved, choices, number, str(config.hydra.sweep.subdir)), problems
 
 
 def _with_origin(problem: str, overrides: list[Override]) -> str:
@@ -159,7 +184,7 @@ def _with_values(config: DictConfig, values: list[Override], lines: list[str]) -
         except OmegaConfBaseException as error:
             raise HydraException(f"Error merging override ++{override.input_line}") from error
     with read_write(config.hydra.overrides), open_dict(config.hydra.overrides):
-        config.hydra.overrides.task = [line for line in lines if not line.startswith("hydra.")]
+        config.hydra.overrides.task = [line for line in lines if not line.startswith(HYDRAS_OWN)]
     return config
 
 

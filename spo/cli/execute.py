@@ -21,10 +21,12 @@ from typing import Any
 
 from spo.cli.instantiate import instantiate_children, locate
 from spo.errors import ConfigError, SpoError
+from spo.lock import FolderLock
 from spo.run_folder import RunFolder
+from spo.submit import PARENT_VARIABLE
 
 OK, CRASHED, MENDABLE = 0, 1, 2
-PARENT_VARIABLE = "SPO_PARENT_PID"  # set by spo.cli.child: that process waits for us
+INTERRUPTED = 128 + signal.SIGTERM
 _SPARE_BYTES = 1 << 20  # a disk with less than this is full, whatever the library called its error
 
 
@@ -36,9 +38,31 @@ def execute(path: str | Path) -> int:
     except SpoError as error:
         print(f"spo execute: {error}", file=sys.stderr)
         return MENDABLE
-    _settle(run)
+    if not _settle(run):
+        return INTERRUPTED
     leader = _rank() == 0
     name = str(config["_target_"]).rpartition(".")[2]
+    with FolderLock(run.path) as lock:
+        if leader and not lock.take():
+            print(
+                f"spo {name}: {run.path} is being run by process {lock.holder}: wait for it, or stop it",
+                file=sys.stderr,
+            )
+            return MENDABLE
+        return _locked(run, config, name, leader)
+
+
+def execute_on(path: str | Path, processes: int) -> int:
+    """The same by so many processes of this machine, under torchrun, which takes the place of this one."""
+    run = RunFolder(Path(path).resolve())
+    if not _settle(run):
+        return INTERRUPTED
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    os.execv(sys.executable, [sys.executable, *torchrun, "-m", "spo", "execute", str(run.path)])
+
+
+def _locked(run: RunFolder, config: Mapping[str, Any], name: str, leader: bool) -> int:
+    """The folder is ours."""
     if leader:
         started = {"command": name, "state": "running", "previous_state": run.status.get("state")}
         _note(run, **started, exit_code=None, message="", pid=os.getpid(), started=_now(), finished=None)
@@ -121,14 +145,19 @@ def _unheard() -> Iterator[None]:
         yield
 
 
-def _settle(run: RunFolder) -> None:
-    """Make this process one that Lightning can start again, and that libraries do not stumble over."""
+def _settle(run: RunFolder) -> bool:
+    """Make this process one that Lightning can start again, and that libraries do not stumble over.
+
+    False where the process that waits for us is gone already: a killed one leaves no orphan."""
     sys.argv = [sys.argv[0], "execute", str(run.path)]
     for name in [n for n, value in os.environ.items() if n.startswith("WANDB_") and not value.strip()]:
         del os.environ[name]  # wandb takes an empty variable for a malformed setting and raises
-    if os.environ.pop(PARENT_VARIABLE, None) == str(os.getppid()) and sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)  # a killed parent leaves no orphan
+    parent = os.environ.pop(PARENT_VARIABLE, None)
+    if parent is None or sys.platform != "linux":
+        return True
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+    return parent == str(os.getppid())
 
 
 def _rank() -> int:

@@ -2,9 +2,13 @@
 
 import argparse
 import contextlib
+import functools
 import io
+import random
 import re
+import string
 import sys
+import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar
@@ -18,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spo.cli.commands import Command
+from spo.errors import SpoError
 from spo.paths import asset_dir
 
 
@@ -45,6 +50,8 @@ def prepare(config_dir: str | None) -> None:
     OmegaConf.register_new_resolver("short", short_name, replace=True)
     OmegaConf.register_new_resolver("steps_of", steps_of, replace=True)
     OmegaConf.register_new_resolver("chosen", chosen, replace=True)
+    _stamp.cache_clear()  # a command, a sweep
+    OmegaConf.register_new_resolver("sweep_id", sweep_id, replace=True)
 
 
 def option_folders(command: Command) -> list[Path]:
@@ -89,10 +96,37 @@ def chosen(group: str, *, _root_: DictConfig) -> str:
     return str(_root_.get(group))
 
 
+def sweep_id(name: str | None, command: str) -> str:
+    """`link_ablation_2026-11-22_17-15-23_k3f9`: what it is, when it began, and letters that no other one has."""
+    return f"{name or command}_{_stamp()}"
+
+
+@functools.cache
+def _stamp() -> str:
+    letters = "".join(random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=4))
+    return f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{letters}"
+
+
+def launcher_words(flags: argparse.Namespace) -> list[str]:
+    """--fail-fast, --retries N and --max-jobs N as overrides."""
+    fast = ["hydra.launcher.fail_fast=true"] if flags.fail_fast else []
+    retries = [] if flags.retries is None else [f"hydra.launcher.retries={flags.retries}"]
+    jobs = [] if flags.max_jobs is None else [f"hydra.launcher.max_jobs={flags.max_jobs}"]
+    return [*fast, *retries, *jobs]
+
+
 def flag_parser(command: Command) -> argparse.ArgumentParser:
     parser = get_args_parser()
     parser.prog = f"spo {command.name}"
     parser.usage = f"{command.usage} [-m] [--help] [--cfg job] [--config-dir DIR]"
+    return with_launcher_flags(parser)
+
+
+def with_launcher_flags(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Of a multirun: short for the keys of hydra.launcher."""
+    parser.add_argument("--fail-fast", action="store_true", help="of -m: the first job that fails ends the sweep")
+    parser.add_argument("--retries", type=int, help="of -m: further attempts of a job that crashed or was killed")
+    parser.add_argument("--max-jobs", type=int, help="of -m: jobs at a time")
     return parser
 
 
@@ -123,6 +157,8 @@ def _nothing(config: DictConfig) -> None:
 
 def explain(error: Exception) -> str:
     """Hydra's or OmegaConf's complaint in one clear message."""
+    if isinstance(error.__cause__, SpoError):  # of a constructor that Hydra called
+        return str(error.__cause__)
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
     text = str(error).split("\nSee https://hydra.cc")[0].strip()
     if cause is not None:

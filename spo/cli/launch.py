@@ -3,18 +3,16 @@
 import contextlib
 import functools
 import shlex
-import signal
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -22,16 +20,26 @@ from spo import __version__
 from spo.cli.child import check_in_child, run_child
 from spo.cli.choices import group_page
 from spo.cli.commands import Command
-from spo.cli.compose import compose_jobs, look, plain
+from spo.cli.compose import HYDRAS_OWN, Composition, compose_jobs, look, plain
 from spo.cli.help import command_help, group_names
-from spo.cli.hydra_app import explain, flag_parser, hydra_app, hydra_main, option_folders, prepare
-from spo.cli.instantiate import instantiate
+from spo.cli.hydra_app import (
+    explain,
+    flag_parser,
+    hydra_app,
+    hydra_main,
+    launcher_words,
+    option_folders,
+    prepare,
+    sweep_id,
+)
+from spo.cli.multirun import Multirun, SweepEnded, own_launcher
 from spo.cli.schema import check_schema, nearest
 from spo.errors import ConfigError
 from spo.paths import PACKAGE
 from spo.run_folder import RunFolder
-from spo.submit import Launcher
+from spo.submit import ThisMachine
 
+_OF_A_START = ("hydra.sweep.dir=", "hydra.launcher.")  # what `spo sweep resume` gives anew
 _QUIET = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]  # our own output only
 
 
@@ -43,7 +51,7 @@ def launch(command: Command, arguments: list[str]) -> int:
         if flags.help and (pages := [word for word in flags.overrides if word in group_names(command)]):
             print("\n\n".join(group_page(command, group, option_folders(command)) for group in pages))
             return 0
-        words = _overrides(command, flags.overrides, asked=flags.help)
+        words = [*_overrides(command, flags.overrides, asked=flags.help), *launcher_words(flags)]
     except ValueError as error:
         return _refuse(command, [str(error)])
     if (flags.cfg or flags.info or flags.hydra_help) and not flags.help:
@@ -57,12 +65,15 @@ def launch(command: Command, arguments: list[str]) -> int:
             problems = check_in_child([job.config for job in jobs])
         if problems:
             return _refuse(command, problems)
-        grid = _Grid(len(jobs)) if multirun else None
-        task = functools.partial(_task, command, shlex.join(["spo", command.name, *arguments]), grid)
+        line = shlex.join(["spo", command.name, *arguments])
         try:
-            return _run(command, words, task) if grid is None else _multirun(command, words, task, grid)
+            if multirun:
+                return _multirun(command, flags, words, line, jobs)
+            return _run(command, words, functools.partial(_task, command, line))
         except (HydraException, OmegaConfBaseException) as error:
             return _refuse(command, [explain(error)])
+        except ConfigError as error:
+            return _refuse(command, str(error).splitlines())
         except OSError as error:
             return _refuse(command, [f"the run folder cannot be made: {error}"])
 
@@ -100,128 +111,63 @@ def _run(command: Command, words: list[str], task: Callable[[DictConfig], int]) 
     return int(done.return_value)
 
 
-def _multirun(command: Command, words: list[str], task: Callable[[DictConfig], int], grid: "_Grid") -> int:
-    """Every job through Hydra's sweeper and launcher; 1 if any failed, the signal's code if interrupted."""
-    print(f"spo {command.name}: {grid.jobs} jobs, all checked", flush=True)
+def _multirun(command: Command, flags: Namespace, words: list[str], line: str, jobs: list[Composition]) -> int:
+    """Every job through Hydra's sweeper and our launcher; 1 if any failed, the signal's code if interrupted."""
+    print(f"spo {command.name}: {len(jobs)} jobs, all checked", flush=True)
+    name = next((job.choices["sweeps"] for job in jobs if job.choices.get("sweeps") not in (None, "None")), None)
+    multirun = Multirun(
+        command=command,
+        jobs=jobs,
+        request={
+            "command": command.name,
+            "command_line": line,
+            "words": [word for word in words if not word.startswith(_OF_A_START)],
+            "config_dir": flags.config_dir and str(Path(flags.config_dir).resolve()),
+            "folder": str(Path.cwd()),
+            "git_commit": (commit := _git_commit()),
+        },
+        hydras=[word for word in words if word.startswith(HYDRAS_OWN)],
+        identity=sweep_id(name, command.name),
+        name=name,
+        invocation=lambda job: _invocation(command, line, job.overrides, job.choices) | {"git_commit": commit},
+    )
     app = GlobalHydra.instance().hydra
-    try:
-        done = app.multirun(command.name, task, [*_QUIET, *words, "hydra.mode=MULTIRUN"])  # type: ignore[union-attr]
-    except _Interrupted as error:
-        print(
-            f"spo {command.name}: interrupted; the jobs that were not begun are not run. The same command with "
-            f"hydra.sweep.dir={error.folder} goes on",
-            file=sys.stderr,
-        )
-        return error.code
-    jobs = [job for batch in done or [] for job in batch]
-    failed = [job for job in jobs if job.return_value]
-    before = f", {grid.skipped} of them before" if grid.skipped else ""
-    print(f"spo {command.name}: {len(jobs) - len(failed)} of {len(jobs)} jobs ok{before}", flush=True)
-    for job in failed:
-        folder = job.hydra_cfg.hydra.runtime.output_dir
-        print(f"  exit code {job.return_value}: {' '.join(job.overrides)}  ({folder})", file=sys.stderr)
-    return 1 if failed else 0
+    with contextlib.suppress(SweepEnded):
+        app.multirun(command.name, multirun, [*_QUIET, *words, "hydra.mode=MULTIRUN"])  # type: ignore[union-attr]
+    return multirun.finish()
 
 
-_INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # a job that was killed harms no other
-
-
-class _Interrupted(KeyboardInterrupt):
-    """A job was interrupted: the sweep ends with it."""
-
-    def __init__(self, code: int, folder: Path) -> None:
-        super().__init__(code)
-        self.code, self.folder = code, folder
-
-
-@dataclass
-class _Grid:
-    """How far a multirun has come. Jobs of an earlier one in its folder are gone on with, finished ones are skipped."""
-
-    jobs: int
-    done: int = 0
-    skipped: int = 0
-    failed: int = 0
-
-    def where(self, number: int) -> str:
-        """number: of the job, from 0."""
-        failed = f", {self.failed} failed" if self.failed else ""
-        return f"job {number + 1} of {max(self.jobs, number + 1)} ({self.done} done, {self.skipped} skipped{failed})"
-
-    def run(self, job: Callable[[], int | None]) -> int:
-        """The exit code of the job; None of one that was skipped."""
-        code = job()
-        self.skipped += code is None
-        self.done += code == 0
-        self.failed += bool(code)
-        return code or 0
-
-
-def _task(command: Command, line: str, grid: _Grid | None, config: DictConfig) -> int:
-    """A run, or a job of a grid: its folder, then its process. Never raises but for an interrupt: other jobs go on."""
-    if grid is None:
-        return _job(command, line, config, may_be_begun=False) or 0
-    number = int(HydraConfig.get().job.num)
-    print(f"spo {command.name}: {grid.where(number)}", flush=True)
-    return grid.run(lambda: _job(command, line, config, may_be_begun=True))
-
-
-def _job(command: Command, line: str, config: DictConfig, *, may_be_begun: bool) -> int | None:
-    """The exit code; None where there is nothing to do. may_be_begun: by an earlier multirun, with the same config."""
+def _task(command: Command, line: str, config: DictConfig) -> int:
+    """A single run: its folder, then its process."""
     settings = HydraConfig.get()
     run = RunFolder(settings.runtime.output_dir)
     problems: list[str] = []
     resolved = plain(config, "", problems)
-    problems += check_schema(resolved)  # done before, except for values that a sweeper chose just now
+    problems += check_schema(resolved)
     choices = {str(k): str(v) for k, v in settings.runtime.choices.items() if not str(k).startswith("hydra")}
-    invocation = {
-        "command": command.name,
-        "overrides": list(settings.overrides.task),
-        "choices": choices,
-        "command_line": line,
-        "sweep": str(settings.sweep.dir) if settings.mode == RunMode.MULTIRUN else None,
-        "version": __version__,
-        "git_commit": _git_commit(),
-    }
     try:
         if problems:
             raise ConfigError("\n".join(problems))
-        begun = may_be_begun and run.holds(resolved)
-        if begun and (why := _nothing_to_do(run)):
-            print(f"spo {command.name}: {_shown(run.path)} {why}: skipped", flush=True)
-            return None
-        if not begun:
-            run.create(resolved, invocation)
+        run.create(resolved, _invocation(command, line, list(settings.overrides.task), choices))
+        print(f"spo {command.name}: {_shown(run.path)}", flush=True)
+        return run_child(own_launcher(resolved) or ThisMachine(), run.path)
     except ConfigError as error:
         return _refuse(command, str(error).splitlines())
     except OSError as error:
         return _refuse(command, [f"the run folder {run.path} cannot be written: {error.strerror}"])
-    print(f"spo {command.name}: {_shown(run.path)}", flush=True)
-    try:
-        launcher = _launcher(resolved)
-        code = run_child(run.path) if launcher is None else launcher.start(run.path)
-    except ConfigError as error:
-        return _refuse(command, str(error).splitlines())
-    if code in _INTERRUPTED and settings.mode == RunMode.MULTIRUN:
-        raise _Interrupted(code, _shown(Path(settings.sweep.dir)))
-    return code
 
 
-def _nothing_to_do(run: RunFolder) -> str | None:
-    """Why a job that was begun before is not to be gone on with; None where it is."""
-    if run.status.get("state") == "ok":
-        return "is finished"
-    pid = run.status.get("pid")
-    with contextlib.suppress(OSError):  # no such process, or a system without /proc
-        if run.status.get("state") == "running" and b"execute" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            return f"is being run by process {pid}"
-    return None
-
-
-def _launcher(config: Mapping[str, Any]) -> Launcher | None:
-    """What hardware.launcher asks to start the run elsewhere; None for a child of this process."""
-    launcher: Launcher | None = instantiate((config.get("hardware") or {}).get("launcher"), "hardware.launcher")
-    return launcher
+def _invocation(command: Command, line: str, overrides: list[str], choices: Mapping[str, str]) -> dict[str, Any]:
+    """What a run folder keeps of the command; `sweep`: of which it is a job."""
+    return {
+        "command": command.name,
+        "overrides": overrides,
+        "choices": dict(choices),
+        "command_line": line,
+        "sweep": None,
+        "version": __version__,
+        "git_commit": _git_commit(),
+    }
 
 
 def _git_commit() -> str | None:
