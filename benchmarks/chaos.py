@@ -30,7 +30,7 @@ MOST_RESUMES = 20  # without another kill; a sweep that needs more does not conv
 def words(jobs: int, folder: Path) -> list[str]:
     """A job a seed."""
     tiny = ["data.source.rows=64", "data.source.fresh_contexts=16", "data.source.features=4", "data.source.hidden=[8]"]
-    short = [f"steps={STEPS}", "epochs=null", "global_batch=32", "micro_batch=32", "validate_every=20", "log_every=1"]
+    short = [f"steps={STEPS}", "epochs=null", "global_batch=32", "micro_batch=32", "log_every=1"]
     seeds = ",".join(f"[{seed}]" for seed in range(jobs))
     grid = [f"data.source.seeds={seeds}", "truth.shifts=[0.0]", "checkpoint_every=5", "logger=none"]
     return ["train", "-m", "experiment=synthetic", "budget=paper", *tiny, *short, *grid, f"hydra.sweep.dir={folder}"]
