@@ -20,10 +20,10 @@ from types import FrameType
 from typing import Any
 
 from spo.cli.instantiate import instantiate_children, locate
-from spo.errors import ConfigError, SpoError
+from spo.errors import CRASHED, MENDABLE, ConfigError, SpoError
 from spo.run_folder import RunFolder
 
-OK, CRASHED, MENDABLE = 0, 1, 2
+OK = 0
 PARENT_VARIABLE = "SPO_PARENT_PID"  # set by spo.cli.child: that process waits for us
 _SPARE_BYTES = 1 << 20  # a disk with less than this is full, whatever the library called its error
 
@@ -104,7 +104,7 @@ def _signals() -> Iterator[list[int]]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(number)
 
     old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,0 +1,221 @@
+"""A sweep's folder: what was asked for, and a table of its jobs that is whole at every moment.
+
+sweep.json     id, name (of the file under sweeps/), commands, created, spo_version, git_commit, host, state
+               (running|ok|failed|interrupted), finished
+jobs.parquet   one row a job; columns below
+JOB/           the run folder of a job (spo/run_folder.py), with log.txt: its standard output and error
+"""
+
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spo import __version__
+from spo.errors import ConfigError
+from spo.run_folder import Record, RunFolder
+
+VERSION = 1  # of sweep.json and jobs.parquet
+METRIC = "metrics/"  # how the columns of numbers begin
+LOG = "log.txt"
+QUEUED, RUNNING, OK, FAILED, INTERRUPTED = "queued", "running", "ok", "failed", "interrupted"
+SUBMITTED = "submitted"  # to a cluster that nobody waits for
+ROOT = Path("runs")  # below which `find_sweep` looks
+_DEPTH = 3  # folders below it
+
+
+@dataclass
+class Job:
+    """One row of jobs.parquet.
+
+    job: number, from 0, in the order in which they were asked for. folder: relative to the sweep's. overrides: all of
+    this job's, as typed. config_hash: of the resolved config; it is what makes two jobs the same. attempts: starts in
+    all. started, finished: ISO times of the last attempt; seconds: between them. run_id: of W&B. message: the last
+    thing that went wrong. metrics: name -> value, of the kept weights.
+    """
+
+    job: int
+    folder: str
+    overrides: list[str]
+    config_hash: str
+    status: str = QUEUED
+    exit_code: int | None = None
+    attempts: int = 0
+    started: str | None = None
+    finished: str | None = None
+    seconds: float = math.nan
+    run_id: str | None = None
+    message: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def is_done(self) -> bool:
+        return self.status in (OK, SUBMITTED)
+
+
+class SweepFolder:
+    """The files of one sweep. Making the object touches nothing."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"SweepFolder({str(self.path)!r})"
+
+    @property
+    def exists(self) -> bool:
+        return (self.path / "sweep.json").is_file()
+
+    @property
+    def record(self) -> Record:
+        """sweep.json. ConfigError where it is missing, damaged or of another version."""
+        path = self.path / "sweep.json"
+        if not path.is_file():
+            raise ConfigError(f"{self.path} is not the folder of a sweep: it has no {path.name}")
+        try:
+            found = json.loads(path.read_text())
+            version = found["version"]
+        except (ValueError, KeyError, TypeError):
+            raise ConfigError(f"{path} is damaged: give the sweep's command again, with another folder") from None
+        if version != VERSION:
+            raise ConfigError(
+                f"{path} is of version {version}, and this spo {__version__} reads version {VERSION}: use the spo that "
+                f"made it ({found.get('spo_version')}), or give another folder with hydra.sweep.dir=FOLDER"
+            )
+        return dict(found)
+
+    @property
+    def id(self) -> str:
+        return str(self.record["id"])
+
+    def create(self, identity: str, name: str | None) -> None:
+        """Begin a sweep, or nothing where one was begun."""
+        if self.exists:
+            return
+        self._write_record(
+            {
+                "version": VERSION,
+                "id": identity,
+                "name": name,
+                "commands": [],
+                "created": now(),
+                "host": socket.gethostname(),
+            }
+        )
+
+    def begin(self, command: Mapping[str, Any]) -> None:
+        """Note a command that is about to run: {command, command_line, words, git_commit}; once, if given again."""
+        record = self.record
+        commands = [c for c in record["commands"] if c["words"] != command["words"]] + [dict(command)]
+        told = {"command": command["command"], "command_line": command["command_line"], "words": command["words"]}
+        told |= {"spo_version": __version__, "git_commit": command["git_commit"], "pid": os.getpid()}
+        self._write_record(record | told | {"commands": commands, "state": RUNNING, "finished": None})
+
+    def end(self, state: str) -> None:
+        self._write_record(self.record | {"state": state, "finished": now()})
+
+    def run(self, job: Job) -> RunFolder:
+        return RunFolder(self.path / job.folder)
+
+    def log(self, job: Job) -> Path:
+        """Standard output and error of all attempts."""
+        return self.path / job.folder / LOG
+
+    def tail(self, job: Job, lines: int) -> list[str]:
+        """The last lines of its log; of a line that is written over again (a progress bar) what stood there last."""
+        if not self.log(job).is_file():
+            return []
+        size = 400 * lines
+        with self.log(job).open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+            text = file.read().decode(errors="replace")
+        shown = (line.rstrip().rpartition("\r")[2] for line in text.split("\n"))
+        return [line for line in shown if line.strip()][-lines:]
+
+    def jobs(self) -> list[Job]:
+        """The rows of jobs.parquet; none before the first was written. ConfigError where it cannot be read."""
+        path = self.path / "jobs.parquet"
+        if not path.is_file():
+            return []
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        try:
+            rows = parquet.read_table(path).to_pylist()
+            return [_job(row) for row in rows]
+        except (pa.ArrowException, KeyError, OSError) as error:
+            raise ConfigError(
+                f"{path} cannot be read ({error}): move it away; a sweep that is run again finds its finished jobs by "
+                "their folders"
+            ) from None
+
+    def save(self, jobs: Sequence[Job]) -> None:
+        """Replace jobs.parquet at once: a reader sees the old one or the new one."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        names = sorted({name for job in jobs for name in job.metrics})
+        columns = {key: [getattr(job, key) for job in jobs] for key in _SCHEMA}
+        values = {METRIC + name: [job.metrics.get(name, math.nan) for job in jobs] for name in names}
+        fields = [(key, _SCHEMA[key](pa)) for key in columns] + [(key, pa.float64()) for key in values]
+        part = self.path / f"jobs.parquet.{os.getpid()}.part"
+        parquet.write_table(pa.table(columns | values, schema=pa.schema(fields)), part)
+        part.replace(self.path / "jobs.parquet")
+
+    def _write_record(self, record: Record) -> None:
+        RunFolder(self.path).write_json("sweep.json", record)
+
+
+_SCHEMA: dict[str, Any] = {
+    "job": lambda pa: pa.int64(),
+    "folder": lambda pa: pa.string(),
+    "overrides": lambda pa: pa.list_(pa.string()),
+    "config_hash": lambda pa: pa.string(),
+    "status": lambda pa: pa.string(),
+    "exit_code": lambda pa: pa.int64(),
+    "attempts": lambda pa: pa.int64(),
+    "started": lambda pa: pa.string(),
+    "finished": lambda pa: pa.string(),
+    "seconds": lambda pa: pa.float64(),
+    "run_id": lambda pa: pa.string(),
+    "message": lambda pa: pa.string(),
+}
+
+
+def _job(row: Mapping[str, Any]) -> Job:
+    given = {key: row[key] for key in _SCHEMA}
+    numbers = {key.removeprefix(METRIC): value for key, value in row.items() if key.startswith(METRIC)}
+    return Job(**given, metrics={name: value for name, value in numbers.items() if not math.isnan(value)})
+
+
+def find_sweep(word: str) -> SweepFolder:
+    """The sweep of this folder, or of this id below runs/. ConfigError lists those that there are."""
+    if (given := SweepFolder(word)).exists:
+        return given
+    known = {sweep.id: sweep for sweep in sweeps()}
+    if word in known:
+        return known[word]
+    folder = f"{word} is a folder without sweep.json. " if Path(word).is_dir() else ""
+    there = f"There are {', '.join(sorted(known))}" if known else f"There is none below {ROOT}/"
+    raise ConfigError(f"there is no sweep {word!r}: {folder}{there}")
+
+
+def sweeps() -> Iterator[SweepFolder]:
+    """All below runs/, the oldest first; what is of another version is left out."""
+    found = [SweepFolder(p.parent) for depth in range(_DEPTH) for p in ROOT.glob("*/" * depth + "*/sweep.json")]
+    readable = []
+    for sweep in found:
+        try:
+            readable.append((sweep.record["created"], str(sweep.path), sweep))
+        except ConfigError:
+            continue
+    yield from (sweep for _, _, sweep in sorted(readable, key=lambda entry: entry[:2]))
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
