@@ -21,7 +21,15 @@ from .conftest import TINY, Here
 from .test_line import EVALUATION
 
 ID = "2026-01-01_links"
-RUN = ["steps=3", "micro_batch=4", "logger=wandb", "refit.warm_start_steps=1", "refit.every=1", "diagnosis.draws=99"]
+RUN = [
+    "steps=4",
+    "micro_batch=4",
+    "logger=wandb",
+    "refit.every=2",
+    "refit.warm_start_steps=2",
+    "validate_every=2",
+    "diagnosis.draws=99",
+]
 TILT = ["evaluate=tilt", "reward@evaluate.reward=length", *EVALUATION]
 
 
@@ -93,11 +101,11 @@ def test_identity_and_exit_status(sweep: Sweep) -> None:
 def test_charts_tables_and_pictures(sweep: Sweep) -> None:
     """At each refit and validation, and at the evaluation's end; none of the last for a run that did not get there."""
     found = sweep.done
-    validations = [0, 1, 2, 3]
+    validations = [0, 2, 4]
     steps = {name: [step for step, _ in found.values(f"{name}_table")] for name in found.charts}
     refits = [record["step"] for record in sweep.run.link_history()]
     assert steps == {"link/chart": refits, "link/reliability": validations, "index/chart": validations} | {
-        "eval/frontier": [3]
+        "eval/frontier": [4]
     }
     frontier = found.table(found.values("eval/frontier_table")[0][1])
     saved = sorted(sweep.run.frontier, key=lambda point: (point["beta"] is not None, point["kl"]))
@@ -105,7 +113,7 @@ def test_charts_tables_and_pictures(sweep: Sweep) -> None:
         [point[key] for key in ("kl", "reward", "beta")] for point in saved
     ]
     for name in ("link/picture", "link/reliability_picture", "index/picture", "diagnosis/picture"):
-        assert found.values(name)[-1][0] == 3
+        assert found.values(name)[-1][0] == 4
     picture = found.values("eval/frontier_picture")[-1][1]
     assert (found.folder / "files" / picture["path"]).read_bytes().startswith(b"\x89PNG")
     assert "eval/frontier" not in sweep.interrupted.charts
@@ -230,7 +238,7 @@ def test_no_sweep_and_no_package(
     assert "nowhere" in capfd.readouterr().err
     real = importlib.util.find_spec
     monkeypatch.setattr("spo.cli.dashboard.find_spec", lambda name: None if name == "wandb_workspaces" else real(name))
-    assert here("dashboard", "nowhere") == 2
+    assert here("dashboard", "missing") == 2
     err = capfd.readouterr().err
     assert "pip install wandb-workspaces" in err
     assert "Traceback" not in err
