@@ -9,7 +9,7 @@ from spo.charts import reliability_chart
 
 
 class Reliability(L.Callback):
-    """`link/reliability` (chart) and `link/reliability_picture`, of replicate 0; the bins are those of `link/ece`.
+    """`link/reliability` (chart) and `link/reliability_picture`, of replicate 0: bins of equal weight as of `link/ece`.
 
     Only where a logger takes pictures: a report makes its own from validation.parquet and link.json.
     """

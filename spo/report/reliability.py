@@ -7,20 +7,20 @@ from matplotlib.figure import Figure
 from spo.report.drawing import FITTED, GREY, STYLE, pixels
 from spo.run_folder import Record
 
-BINS = 10  # of about equal weight, as those of link/ece
+BINS = 10  # of about equal weight, as of link/ece
 
 
 def reliability(p: np.ndarray, z: np.ndarray, weight: np.ndarray, *, symmetric: bool) -> Record:
     """{"p", "share", "se", "rows"}: of each bin that holds a row the mean of p and of z, its standard error, and the
-    weight. p, z, weight: (N,). symmetric: every row counts as (1 - p, 1 - z) too.
+    weight. p, z, weight: (N,), weight > 0. symmetric: every row counts as (1 - p, 1 - z) too.
 
     The standard error is that of a mean of labels which are 1 with probability p; nan where the link is certain.
     """
     if symmetric:
         p, z, weight = (np.concatenate(pair) for pair in ((p, 1 - p), (z, 1 - z), (weight, weight)))
-    order = np.argsort(p, kind="stable")
-    p, z, weight = p[order], z[order], weight[order]
-    middle = np.cumsum(weight) - weight / 2
+    _, tied = np.unique(p, return_inverse=True)  # rows of one p lie in one bin: no order parts them
+    at = np.bincount(tied, weight)
+    middle = (np.cumsum(at) - at / 2)[tied]
     which = np.minimum((middle / weight.sum() * BINS).astype(int), BINS - 1)
     total, square = (np.bincount(which, w, BINS) for w in (weight, weight**2))
     held = total > 0

@@ -1,6 +1,8 @@
 """No network is touched unless W&B or a hub id is asked for: every process of a multirun, with sockets watched."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,8 @@ from spo.run_folder import RunFolder
 
 from .conftest import ROOT, finish, process
 
-# What every Python process of the command runs first: it notes, and refuses, each connection but those to this machine's
-# own files, and each question for the address of a name.
+# What every Python process of the command runs first: it notes, and refuses, each connection (but those to a socket
+# that is a file) and each question for the address of a name.
 WATCH = """
 import os, socket, sys
 
@@ -49,6 +51,11 @@ def test_no_process_of_a_multirun_asks_the_network(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NOTED", str(noted))
     monkeypatch.setattr(f"{__package__}.conftest.ROOT", os.pathsep.join([str(watch), str(ROOT)]))
+    asks = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9')"
+    watched = os.environ | {"PYTHONPATH": str(watch)}
+    assert subprocess.run([sys.executable, "-c", asks], env=watched, capture_output=True).returncode == 1
+    assert "127.0.0.1" in noted.read_text(), "the watch sees what there is to be seen"
+    noted.unlink()
     words = ["steps=1", "micro_batch=8", "logger=none", "diagnosis=none", "seed=0,1", "hydra.sweep.dir=all"]
     code, out = finish(process("train", "-m", *tiny, *words))
     assert code == 0, out[-3000:]
