@@ -227,7 +227,7 @@ class GracefulStop(L.Callback):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(number)
         self.received = number
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:

@@ -154,6 +154,7 @@ class SPOModule(L.LightningModule):
         self.working.remember(rows, step)
         if (step + 1) % self.trainer.log_every_n_steps == 0:
             own = {"train/loss": loss, "train/grad_norm": norm, "lr": torch.tensor(learning_rate)}
+            own["train/non_finite"] = (~self.alive).sum()  # replicates
             self._log(own | self._measures(rows, log_prob, reference))
         if self.working.due(step + 1):
             self.refit_link()

@@ -8,6 +8,7 @@
     link_history.jsonl     one JSON object per refit or validation; link.json is the last one
     index_history.jsonl    one JSON object per validation
     diagnosis_history.jsonl  one JSON object per validation: what the held-out rows say of the link
+    best.json              the numbers of the kept weights: {"step", "val/auc", ..., "target/reward", "target/kl", ...}
     data_report.json, validation.parquet, frontier.json, samples.parquet, results.parquet, figures/, checkpoints/
 
 Imports no torch and no pandas: a report over a hundred runs opens a hundred of these.

@@ -38,7 +38,7 @@ from spo.loggers import Wandb
 from spo.run_folder import RunFolder
 from spo.types import ActionPairs, IndexSample, PreferenceBatch, TokenPairs
 from tests.tiny import diagnosis
-from tests.wandb_reader import find
+from tests.wandb_reader import OfflineRun, find
 
 N_VAL = 64
 
@@ -233,6 +233,7 @@ def test_offline_wandb_holds_everything(tmp_path: Path) -> None:
     picture = found.values("link/picture")[-1][1]
     assert (found.folder / "files" / picture["path"]).stat().st_size > 5000
     assert len(found.values("link/slope0")) == 4
+    assert_charts(found)
     for name in ("diagnosis/p_logistic", "diagnosis/log_likelihood_gain", "diagnosis/logistic_slope"):
         assert [step for step, _ in found.values(name)] == [4, 8], name
     table = found.table(found.values("diagnosis/curve")[-1][1])
@@ -241,6 +242,28 @@ def test_offline_wandb_holds_everything(tmp_path: Path) -> None:
     assert len(table["data"]) == 101
     picture = found.values("diagnosis/picture")[-1][1]
     assert (found.folder / "files" / picture["path"]).stat().st_size > 5000
+
+
+def assert_charts(found: OfflineRun) -> None:
+    """Each a built-in preset over the history of a table that was logged, with the columns that it draws; a picture
+    beside each."""
+    steps = {"link/chart": [4, 4, 8, 8], "link/reliability": [4, 8], "index/chart": [4, 8]}
+    assert found.charts.keys() == steps.keys()
+    for name, at in steps.items():
+        tables, panel = found.values(f"{name}_table"), found.charts[name]
+        assert [step for step, _ in tables] == at, name
+        columns = found.table(tables[-1][1])["columns"]
+        assert set(panel["fieldSettings"].values()) - {None} <= set(columns)
+        (query,) = panel["userQuery"]["queryFields"]
+        assert {
+            "name": "historyTable",
+            "args": [{"name": "tableKey", "value": f"{name}_table"}],
+            "fields": [],
+        } in query["fields"]
+        assert panel["panelDefId"].startswith("wandb/")
+    for name in ("link/picture", "link/reliability_picture", "index/picture"):
+        picture = found.values(name)[-1][1]
+        assert (found.folder / "files" / picture["path"]).read_bytes().startswith(b"\x89PNG"), name
 
 
 def test_metrics_table_counts_optimizer_steps(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import pytest
 
 from spo import loggers
 from spo.errors import ConfigError
-from spo.loggers import Csv, MediaLogger, NoLogger, Wandb, why_offline
+from spo.loggers import Csv, NoLogger, Wandb
+from spo.media import Chart, MediaLogger
+from spo.reach import why_offline
 from spo.run_folder import RunFolder
 from tests.wandb_reader import find
 
@@ -69,9 +71,48 @@ def test_one_run_per_command_and_resume_keeps_the_id(tmp_path: Path) -> None:
     assert [step for run in a for step, _ in run.values("train/loss")] == [1, 9]
 
 
-def test_jobs_of_a_multirun_share_a_group(tmp_path: Path) -> None:
-    (tmp_path / "multirun.yaml").touch()
-    assert loggers.group_of(RunFolder(tmp_path / "0")) == tmp_path.name
+def test_jobs_of_a_sweep_share_a_group(tmp_path: Path) -> None:
+    """Its id, wherever the jobs lie; a run by itself is a group of its own."""
+    for name, sweep in (("0", {"id": "2026_links", "folder": str(tmp_path)}), ("alone", None)):
+        run = RunFolder(tmp_path / name)
+        run.create({}, {"sweep": sweep})
+        write(wandb_choice(), run)
+    assert [found.group for found in find(tmp_path)] == ["2026_links", "alone"]
+    assert [found.name for found in find(tmp_path)] == ["0", "alone"]
+    assert loggers.group_of(RunFolder(tmp_path / "no_folder")) == "no_folder"
+
+
+def test_a_chart_is_a_table_and_a_built_in_preset_that_reads_the_history(tmp_path: Path) -> None:
+    """The same panel as wandb.plot makes, but asking for the history of the table, which a step slider needs."""
+    import wandb
+
+    chart = Chart(
+        "wandb/lineseries/v0",
+        ["step", "t", "curve", "p"],
+        [[5, 0.0, "fitted", 0.5], [5, 1.0, "fitted", None]],
+        {"step": "t", "lineKey": "curve", "lineVal": "p"},
+        {"title": "Link", "xname": "t"},
+    )
+    choice = wandb_choice()
+    logger = choice.build(run=RunFolder(tmp_path), config=CONFIG, choices=CHOICES, job_type="train")
+    assert isinstance(logger, MediaLogger)
+    for step in (5, 6):
+        logger.log_chart("link/chart", chart, step)
+    logger.set_summary({"best/val/auc": 0.75})
+    choice.finish(0)
+    (found,) = find(tmp_path)
+    tables = found.values("link/chart_table")
+    assert [step for step, _ in tables] == [5, 6]
+    assert found.table(tables[0][1])["data"] == chart.rows
+    theirs = wandb.plot.line_series([0, 1], [[0, 1]], title="Link", xname="t").spec
+    theirs.key = "link/chart"
+    expected = theirs.config_value["panel_config"]
+    assert expected["fieldSettings"].keys() == chart.fields.keys()
+    (asked,) = expected["userQuery"]["queryFields"][0]["fields"][-1:]
+    asked["name"] = "historyTable"
+    assert found.charts["link/chart"] == expected | {"fieldSettings": dict(chart.fields)}
+    assert found.summary["best/val/auc"] == 0.75
+    assert found.config["seed"] == 3, "charts stand beside the run's own config"
 
 
 @pytest.fixture

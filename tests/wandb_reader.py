@@ -51,11 +51,18 @@ class OfflineRun:
     tags: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
     exit_code: int | None = None
 
     def values(self, name: str) -> list[tuple[int, Any]]:
         """(optimizer step, value) of one metric."""
         return [(row["trainer/global_step"], row[name]) for row in self.history if name in row]
+
+    @property
+    def charts(self) -> dict[str, dict[str, Any]]:
+        """Name of a chart -> its panel_config: the preset (panelDefId), its fields and what it asks of a run."""
+        shown = self.config.get("_wandb", {}).get("visualize", {})
+        return {name: chart["panel_config"] for name, chart in shown.items()}
 
     def table(self, value: dict[str, Any]) -> dict[str, Any]:
         """The columns and the data of a logged table."""
@@ -72,11 +79,13 @@ def read(folder: Path) -> OfflineRun:
             r = record.run
             run.id, run.name, run.project = r.run_id, r.display_name, r.project
             run.group, run.job_type, run.tags = r.run_group, r.job_type, list(r.tags)
-            run.config |= _items(r.config.update)
+            _update(run.config, r.config.update)
         elif kind == "config":
-            run.config |= _items(record.config.update)
+            _update(run.config, record.config.update)
         elif kind == "history":
             run.history.append(_items(record.history.item))
+        elif kind == "summary":
+            _update(run.summary, record.summary.update)
         elif kind == "exit":
             run.exit_code = record.exit.exit_code
     return run
@@ -98,10 +107,15 @@ def _finished(folder: Path) -> OfflineRun:
 def _items(items: Any) -> dict[str, Any]:
     """Items with a nested key (["index/hist", "bins"]) as nested dicts."""
     out: dict[str, Any] = {}
+    _update(out, items)
+    return out
+
+
+def _update(values: dict[str, Any], items: Any) -> None:
+    """Set the items in nested dicts, leaving what is beside them."""
     for item in items:
         *outer, last = list(item.nested_key) or [item.key]
-        place = out
+        place = values
         for key in outer:
             place = place.setdefault(key, {})
         place[last] = json.loads(item.value_json)
-    return out

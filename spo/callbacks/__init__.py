@@ -14,6 +14,7 @@ from spo.callbacks.link_curve import LinkCurve
 from spo.callbacks.metrics_table import MetricsTable
 from spo.callbacks.observer import LinkObserver
 from spo.callbacks.progress import Progress
+from spo.callbacks.reliability import Reliability
 from spo.callbacks.throughput import Throughput
 from spo.run_folder import RunFolder
 
@@ -27,6 +28,7 @@ __all__ = [
     "MetricsTable",
     "NoDiagnosis",
     "Progress",
+    "Reliability",
     "Throughput",
     "observers",
 ]
@@ -49,4 +51,5 @@ def observers(
         Throughput(),
         IndexHistogram(run),
         LinkCurve(run, true_link, reward_difference),
+        Reliability(),
     ]

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spo.callbacks.observer import Rows, first_replicate, log_scalars, media_loggers, observed
+from spo.charts import index_chart
 from spo.errors import ConfigError
 from spo.run_folder import RunFolder
 
@@ -15,7 +16,8 @@ LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 class IndexHistogram(L.Callback):
-    """`index/hist`, `index/{mean,std,q05,q25,q50,q75,q95}` (nats), index_history.jsonl and validation.parquet.
+    """`index/{hist,chart,picture}`, `index/{mean,std,q05,q25,q50,q75,q95}` (nats), index_history.jsonl and
+    validation.parquet.
 
     bins: of the histogram, equal widths between the smallest and the largest t. Rows count with their weight.
     """
@@ -39,7 +41,11 @@ class IndexHistogram(L.Callback):
         record: dict[str, Any] = {"step": trainer.global_step, "edges": edges.tolist(), "counts": counts.tolist()}
         self._run.append_index(record)
         for logger in media_loggers(trainer):
+            from spo.report.drawing import index_image  # matplotlib, only where somebody looks
+
             logger.log_histogram("index/hist", counts, edges, trainer.global_step)
+            logger.log_chart("index/chart", index_chart(rows.t, rows.weight, trainer.global_step), trainer.global_step)
+            logger.log_picture("index/picture", index_image(self._run.index_history()), trainer.global_step)
 
 
 def summary(rows: Rows) -> dict[str, float]:

@@ -19,6 +19,7 @@ from spo.callbacks.observer import (
     observed,
     orientation_of,
 )
+from spo.charts import link_chart
 from spo.run_folder import RunFolder
 from spo.types import IndexSample
 
@@ -30,7 +31,7 @@ TrueLink = Callable[[Tensor], Tensor]
 
 
 class LinkCurve(LinkObserver, L.Callback):
-    """At each refit and each validation: link_history.jsonl, link.json, `link/curve`, `link/picture`, `link/slope0`.
+    """At each refit and each validation: link_history.jsonl, link.json, `link/{curve,chart,picture,slope0}`.
 
     The grid is symmetric and reaches the 1% and 99% quantiles of t. The true link is a function of
     u = (reward_1 - reward_0) / sd; t has another scale, so it is drawn at t = c·u with c by least squares (MATH C32).
@@ -83,6 +84,7 @@ class LinkCurve(LinkObserver, L.Callback):
             from spo.report.drawing import link_image  # matplotlib, only where somebody looks
 
             logger.log_table("link/curve", COLUMNS, table_rows(record), trainer.global_step)
+            logger.log_chart("link/chart", link_chart(record), trainer.global_step)
             logger.log_picture("link/picture", link_image(record), trainer.global_step)
 
     def _true_scale(self, rows: Rows) -> float | None:

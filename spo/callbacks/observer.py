@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spo.link.base import Link
-from spo.loggers import MediaLogger
+from spo.media import MediaLogger
 from spo.types import IndexSample
 
 

@@ -9,10 +9,12 @@ from torch import Tensor
 
 from spo.cli.checks import check_tilt
 from spo.cli.instantiate import instantiate
-from spo.errors import ConfigError
+from spo.cli.summary import show_frontier, summarize, target_values
+from spo.errors import CRASHED, ConfigError, exit_code_of
 from spo.evaluate.base import Evaluation, Learned
 from spo.link.base import Link
 from spo.loggers import LoggerChoice
+from spo.media import MediaLogger
 from spo.policy.base import Policy
 from spo.policy.causal_lm import pick_device
 from spo.run_folder import RunFolder
@@ -45,7 +47,7 @@ def evaluate(
     policy.load_trainable_state_dict(kept.weights)
     place = pick_device(device)
     policy.to(place)
-    code = 1
+    code = CRASHED
     try:
         ids = {"train_run": str(source.path.resolve()), "train_wandb_run_id": source.status.get("wandb_run_id")}
         log = logger.build(
@@ -70,7 +72,13 @@ def evaluate(
             print("\n".join(found.lines()))
             if log is not None:
                 log.log_metrics(found.metrics(), step=0)
+            pictured: list[MediaLogger] = [log] if isinstance(log, MediaLogger) else []
+            show_frontier(run, pictured, found, 0)
+            summarize(run, pictured, target_values(found.target))
         code = 0
+    except BaseException as error:
+        code = exit_code_of(error)
+        raise
     finally:
         logger.finish(code)
 

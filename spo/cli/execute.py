@@ -20,12 +20,12 @@ from types import FrameType
 from typing import Any
 
 from spo.cli.instantiate import instantiate_children, locate
-from spo.errors import ConfigError, SpoError
+from spo.errors import CRASHED, MENDABLE, ConfigError, SpoError
 from spo.lock import FolderLock
 from spo.run_folder import RunFolder
 from spo.submit import PARENT_VARIABLE
 
-OK, CRASHED, MENDABLE = 0, 1, 2
+OK = 0
 INTERRUPTED = 128 + signal.SIGTERM
 _SPARE_BYTES = 1 << 20  # a disk with less than this is full, whatever the library called its error
 
@@ -128,7 +128,7 @@ def _signals() -> Iterator[list[int]]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(number)
 
     old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -11,13 +11,14 @@ import torch
 from spo.averaging import Averaging
 from spo.callbacks import Progress, observers
 from spo.callbacks.diagnosis import Diagnosis
-from spo.callbacks.observer import log_scalars
+from spo.callbacks.observer import log_scalars, media_loggers
 from spo.cli.checks import check_parts
 from spo.cli.evaluate import load_best
 from spo.cli.instantiate import instantiate
+from spo.cli.summary import kept_values, show_frontier, summarize, target_values
 from spo.data.position import DataPosition
 from spo.divergence.base import Divergence
-from spo.errors import ConfigError
+from spo.errors import CRASHED, ConfigError, exit_code_of
 from spo.evaluate.base import Evaluation, Learned
 from spo.hardware import Hardware
 from spo.link.base import Link
@@ -94,7 +95,7 @@ def train(
         reference=reference,
         evaluate=evaluate,
     )
-    code = 1
+    code = CRASHED
     try:
         rows = data(
             tokenizer=policy.tokenizer, labels=truth, seed=seed, global_batch=global_batch, micro_batch=micro_batch
@@ -154,16 +155,23 @@ def train(
                 kept_step=trained.selection.kept_step,
                 first_refit=run.first_refit,
             )
+            best = kept_values(run, trained.selection, trained.module.alive)
+            summarize(run, media_loggers(trained.trainer), best)  # now: an evaluation may take long, and may fail
             frontier = evaluate.run(learned, trained.data)
             if frontier is not None:
                 frontier.save(run, run.choices, run.overrides)
                 print("\n".join(frontier.lines()))
                 log_scalars(trained.trainer, frontier.metrics())
-        code = 1 if not bool(trained.module.alive.all()) else 0
+                show_frontier(run, media_loggers(trained.trainer), frontier, trained.trainer.global_step)
+                summarize(run, media_loggers(trained.trainer), best | target_values(frontier.target))
+        code = CRASHED if not bool(trained.module.alive.all()) else 0
         if code:
             dead = torch.nonzero(~trained.module.alive).flatten().tolist()
             print(f"replicates {dead} met a non-finite number and are left out: lower optim.learning_rate")
         return code
+    except BaseException as error:
+        code = exit_code_of(error)
+        raise
     finally:
         logger.finish(code)
 

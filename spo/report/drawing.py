@@ -121,6 +121,11 @@ def _links_over_time(axes: Axes, records: Sequence[Record]) -> None:
     axes.set_title("Fitted link over time")
 
 
+def index_image(records: Sequence[Record]) -> np.ndarray:
+    """The index over time as pixels, uint8 (height, width, 4)."""
+    return pixels(draw_index(records))
+
+
 def draw_index(records: Sequence[Record]) -> Figure:
     """One ridge per validation, the latest in front; each has the same height."""
     shown = thin(records)
@@ -202,6 +207,11 @@ def running_mean(values: np.ndarray) -> np.ndarray:
     width = max(3, len(values) // 20)
     window = np.ones(width)
     return np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
+
+
+def frontier_image(result: Result) -> np.ndarray:
+    """The frontier of one run as pixels, uint8 (height, width, 4)."""
+    return pixels(draw_frontier([result]))
 
 
 def draw_frontier(results: Sequence[Result]) -> Figure:

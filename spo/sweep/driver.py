@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from spo.errors import ConfigError
+from spo.errors import MENDABLE, ConfigError
 from spo.lock import FolderLock
-from spo.report.results import Result
 from spo.run_folder import RunFolder
 from spo.submit import Launcher, Started
 from spo.sweep.slots import Need, Room, Slot
@@ -31,7 +30,6 @@ from spo.sweep.store import (
     now,
 )
 
-MENDABLE = 2  # exit code of what a user has to mend: it would fail again
 _POLL_S = 0.05
 _LONG_S = 600  # from here on minutes are said
 _PATIENCE = 3  # signals
@@ -206,18 +204,9 @@ class Driver:
 
 
 def final_metrics(run: RunFolder) -> dict[str, float]:
-    """val/... of the kept weights (else the last ones), train/loss at the end, target/... of the evaluation."""
-    result = Result(run, run)
-    kept = run.status.get("kept_step")
-    found = {}
-    for name, points in result.series.items():
-        if name.startswith("val/") or name == "train/loss":
-            at = dict(points)
-            found[name] = at[kept] if name.startswith("val/") and kept in at else points[-1][1]
-    for name, value in (result.target or {}).items():
-        if isinstance(value, int | float) and math.isfinite(value):
-            found[f"target/{name}"] = float(value)
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+    """train/loss at the end, and best.json: the step and the validation of the kept weights, reward at the target KL."""
+    found = {"train/loss": run.last("train/loss"), **run.read_json("best.json", {})}
+    return {name: float(value) for name, value in found.items() if value is not None and math.isfinite(value)}
 
 
 def _why(status: Mapping[str, Any], code: int, tail: Sequence[str]) -> str:

@@ -45,8 +45,7 @@ def test_a_job_that_fails_stops_none_and_is_named(
     assert [bad.status["exit_code"], good.status["exit_code"]] == [2, 0]
     assert "lower optim.learning_rate" in bad.status["message"]
     assert lost.id != kept.id
-    assert (lost.exit_code, kept.exit_code) == (1, 0)
-    assert lost.group == kept.group == "all"
+    assert (lost.exit_code, kept.exit_code) == (2, 0)
     for pair in ((bad, lost), (good, kept)):
         assert_own(*pair)
 
