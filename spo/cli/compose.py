@@ -54,6 +54,8 @@ from spo.cli.commands import Command
 from spo.cli.help import group_names
 from spo.cli.hydra_app import explain, first_line
 from spo.cli.schema import MISSING, check_schema, nearest
+from spo.cli.space import read_space
+from spo.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,13 @@ def compose_jobs(command: Command, words: list[str], multirun: bool) -> tuple[bo
             params = master.hydra.sweeper.get("params") or {}
             swept = _parse([f"{key}={value}" for key, value in params.items()])
             lists = BasicSweeper.split_arguments([*swept, *overrides], None)[0]
-        else:  # another sweeper chooses its values while it runs: each job is checked when it starts
-            lists = [_lines(fixed)]
+        else:  # values are chosen while it runs: the ends of the space are checked now, each job when it starts
+            params = master.hydra.sweeper.get("params") or {}
+            lists = read_space(params, _lines(overrides), _loader()).probes()
         jobs, more = _compose_all(command, lists)
         return multirun, jobs, list(dict.fromkeys([*problems, *more]))
+    except ConfigError as error:
+        return multirun, [], str(error).splitlines()
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # Hydra raises plain ValueErrors too
         return multirun, [], [explain(error)]
 

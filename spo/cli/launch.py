@@ -61,6 +61,8 @@ def launch(command: Command, arguments: list[str]) -> int:
         task = functools.partial(_task, command, shlex.join(["spo", command.name, *arguments]), grid)
         try:
             return _run(command, words, task) if grid is None else _multirun(command, words, task, grid)
+        except ConfigError as error:  # of a sweeper
+            return _refuse(command, str(error).splitlines())
         except (HydraException, OmegaConfBaseException) as error:
             return _refuse(command, [explain(error)])
         except OSError as error:
