@@ -5,7 +5,7 @@ Hydra imports this file whenever it starts: nothing heavy here, Optuna least of 
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
@@ -19,10 +19,30 @@ from spo.errors import ConfigError
 class OptunaSweeper(Sweeper):
     """Jobs proposed by Optuna, in batches. The keys are those of spo.sweep.search.Search."""
 
-    def __init__(self, *, params: Mapping[str, Any] | None, sampler: DictConfig, **options: Any) -> None:
-        self.params: dict[str, Any] = {} if params is None else OmegaConf.to_container(params, resolve=True)  # type: ignore[assignment]
-        self.sampler = sampler
-        self.options = options
+    def __init__(
+        self,
+        *,
+        params: Mapping[str, Any] | None,
+        metric: str,
+        direction: Literal["maximize", "minimize"],
+        n_trials: int,
+        jobs_at_once: int,
+        seed: int,
+        study_name: str | None,
+        storage: str,
+        sampler: Mapping[str, Any],
+    ) -> None:
+        # checked by Search, in sweep(): Hydra would wrap what is raised here
+        self.params, self.sampler = _plain(params or {}), _plain(sampler)
+        self.options: dict[str, Any] = {
+            "metric": metric,
+            "direction": direction,
+            "n_trials": n_trials,
+            "jobs_at_once": jobs_at_once,
+            "seed": seed,
+            "study_name": study_name,
+            "storage": storage,
+        }
         self.hydra_context: HydraContext | None = None
         self.config: DictConfig | None = None
         self.launcher: Launcher | None = None
@@ -40,14 +60,15 @@ class OptunaSweeper(Sweeper):
         from spo.cli.space import read_space
         from spo.sweep.search import Search, check_installed
 
-        assert self.hydra_context is not None and self.config is not None, "setup() comes first"
+        assert self.hydra_context is not None, "setup() comes first"
+        assert self.config is not None
         check_installed()
         space = read_space(self.params, arguments, self.hydra_context.config_loader)
         search = Search(
             folder=Path(self.config.hydra.sweep.dir),
             space=space.space,
             fixed=list(space.fixed.values()),
-            sampler=instantiate(OmegaConf.to_container(self.sampler, resolve=True), "hydra.sweeper.sampler"),
+            sampler=instantiate(self.sampler, "hydra.sweeper.sampler"),
             **self.options,
         )
         search.run(self._launch)
@@ -64,3 +85,7 @@ class OptunaSweeper(Sweeper):
             )
         self.returned.append(returned)
         return outcomes
+
+
+def _plain(node: Mapping[str, Any]) -> dict[str, Any]:
+    return OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)  # type: ignore[return-value]

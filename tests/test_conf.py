@@ -192,9 +192,28 @@ def test_every_part_of_a_command_is_built(command: str, build: Build):
             build(node, key)
 
 
+PLUGINS = [
+    path for path in OPTIONS if path.is_relative_to(CONF / "hydra") and "_target_: hydra_plugins" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=name)
+def test_the_keys_of_a_plugin_are_its_parameters(path: Path):
+    """And hydra/sweeper=NAME composes: Hydra's options come by no defaults list of ours."""
+    _, problems = compose("train", f"{path.parent.relative_to(CONF)}={path.stem}")
+    assert not problems
+    node = load(path)
+    signature = read_signature(node["_target_"])
+    assert signature is not None
+    inner = {str(next(iter(entry))) for entry in node.get("defaults", []) if isinstance(entry, dict)}
+    assert {*node, *inner} - RESERVED - {"_recursive_"} == set(signature.parameters)
+
+
 @pytest.mark.parametrize("path", OPTIONS, ids=name)
 def test_no_option_is_out_of_reach(path: Path):
     group = str(path.parent.relative_to(CONF))
+    if group.startswith("hydra/"):  # Hydra's own groups: every command has them
+        return
     nested = {
         entry_path(entry, other.parent)
         for other in OPTIONS
