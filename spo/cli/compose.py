@@ -183,6 +183,16 @@ def _options_of(loader: ConfigLoader, group: str) -> tuple[str, ...]:
     return tuple(loader.get_group_options(group))
 
 
+_SHOWN = 24  # options that a message names
+
+
+def _beside(group: str, choice: str) -> tuple[str, ...]:
+    """The options of the group that lie where a choice does: `pair/profile-kernel` has those below pair/ beside it."""
+    folder = choice.rpartition("/")[0]
+    inside = tuple(f"{folder}/{option}" for option in _options(f"{group}/{folder}")) if folder else ()
+    return inside or _options(group)
+
+
 def _sift(overrides: list[Override]) -> tuple[list[Override], list[str]]:
     """(overrides without those that choose an option that is not there, a message for each of them)."""
     kept, problems = [], []
@@ -193,11 +203,13 @@ def _sift(overrides: list[Override]) -> tuple[list[Override], list[str]]:
             continue
         value = override.value()
         chosen = [] if isinstance(value, dict) else value if isinstance(value, list) else [value]
-        wrong = ["null" if c is None else str(c) for c in chosen if str(c) not in options and "/" not in str(c)]
+        wrong = ["null" if c is None else str(c) for c in chosen if str(c) not in _beside(group, str(c))]
         for choice in wrong:
-            like = nearest(choice, options)
+            there = _beside(group, choice)
+            like = nearest(choice, there)
             hint = f"did you mean {group}={like}? " if like else ""
-            problems.append(f"{group}={choice} is no option of {group}: {hint}There are {', '.join(options)}")
+            names = ", ".join(there[:_SHOWN]) + (f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else "")
+            problems.append(f"{group}={choice} is no option of {group}: {hint}There are {names}")
         if not wrong:
             kept.append(override)
     return kept, problems

@@ -281,6 +281,20 @@ def test_both_ends_and_every_choice_are_checked_before_the_first_job(tmp_path: P
     assert any("link=kernl is no option of link" in p for p in problems)
 
 
+def test_a_pair_that_is_not_there_is_refused_by_name():
+    """`method=pair/OBJECTIVE-LINK` has no file; the nearest is named all the same."""
+    command = find_commands(asset_dir("conf"))["train"]
+    prepare(None)
+    with hydra_app(command):
+        _, _, problems = compose_jobs(command, ["data.train_path=x", "method=pair/brier-splin"], multirun=False)
+        assert problems[0].startswith(
+            "method=pair/brier-splin is no option of method: did you mean method=pair/brier-spline?"
+        )
+        _, (job,), problems = compose_jobs(command, ["data.train_path=x", "method=pair/brier-spline"], multirun=False)
+    assert not problems
+    assert (job.choices["objective"], job.choices["link"]) == ("brier", "spline")
+
+
 def test_hydra_finds_the_sweeper_and_its_jobs_are_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     answers = Launcher()
 
