@@ -1,11 +1,30 @@
-"""One process at a time in a folder. The system lets go of the lock however its holder ends."""
+"""One process at a time. The system lets go of a lock however its holder ends."""
 
 import fcntl
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from spo.errors import SpoError
+
 NAME = ".lock"
+
+
+@contextmanager
+def exclusive(path: Path, waiting: str = "") -> Iterator[None]:
+    """The lock of the file `path`, waited for. waiting: said where another one holds it."""
+    with path.open("w") as file:
+        if not _lock(file.fileno(), path):
+            if waiting:
+                print(waiting, file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # a data worker that was forked meanwhile holds the file open too
 
 
 class FolderLock:
@@ -19,9 +38,7 @@ class FolderLock:
         """Whether it was free; never waits. OSError where the folder cannot be written."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)  # closed in a child: no descendant holds it
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(file, self.path):
             os.close(file)
             return False
         os.ftruncate(file, 0)
@@ -31,18 +48,17 @@ class FolderLock:
 
     def release(self) -> None:
         if self._file is not None:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
             os.close(self._file)
             self._file = None
 
     @property
     def held(self) -> bool:
         """By any process."""
-        if not self.path.exists():
-            return False
-        if self._file is not None:
-            return True
-        free = self.take()
-        self.release()
+        if self._file is not None or not self.path.exists():
+            return self._file is not None
+        with self.path.open("r") as file:
+            free = _lock(file.fileno(), self.path)
         return not free
 
     @property
@@ -57,3 +73,14 @@ class FolderLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def _lock(file: int, path: Path) -> bool:
+    """Whether it was free. SpoError where the file system has no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise SpoError(f"{path.parent} is on a file system without locks ({error.strerror}): give another") from error

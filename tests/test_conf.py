@@ -20,6 +20,7 @@ from spo.cli.help import head_comment, key_comments
 from spo.cli.hydra_app import hydra_app, prepare
 from spo.cli.instantiate import instantiate, instantiate_children
 from spo.cli.signature import read_signature
+from spo.errors import ConfigError
 from spo.paths import asset_dir
 
 CONF, SWEEPS = asset_dir("conf"), asset_dir("sweeps")
@@ -192,9 +193,28 @@ def test_every_part_of_a_command_is_built(command: str, build: Build):
             build(node, key)
 
 
+PLUGINS = [
+    path for path in OPTIONS if path.is_relative_to(CONF / "hydra") and "_target_: hydra_plugins" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=name)
+def test_the_keys_of_a_plugin_are_its_parameters(path: Path):
+    """And hydra/sweeper=NAME composes: Hydra's options come by no defaults list of ours."""
+    _, problems = compose("train", f"{path.parent.relative_to(CONF)}={path.stem}")
+    assert not problems
+    node = load(path)
+    signature = read_signature(node["_target_"])
+    assert signature is not None
+    inner = {str(next(iter(entry))) for entry in node.get("defaults", []) if isinstance(entry, dict)}
+    assert {*node, *inner} - RESERVED - {"_recursive_"} == set(signature.parameters)
+
+
 @pytest.mark.parametrize("path", OPTIONS, ids=name)
 def test_no_option_is_out_of_reach(path: Path):
     group = str(path.parent.relative_to(CONF))
+    if group.startswith("hydra/"):  # Hydra's own groups: every command has them
+        return
     nested = {
         entry_path(entry, other.parent)
         for other in OPTIONS
@@ -224,12 +244,22 @@ def test_every_global_file_composes_for_a_command(path: Path):
     assert any(not problems for problems in tried.values()), tried
 
 
-@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=name)
+def sweeps(searched: bool) -> list[Path]:
+    """Files of grids, or of searches."""
+    return [
+        path for path in sorted(SWEEPS.glob("*.yaml")) if ("override /hydra/sweeper" in path.read_text()) == searched
+    ]
+
+
+@pytest.mark.parametrize("path", sweeps(searched=False), ids=name)
 def test_every_value_of_a_sweep_composes_and_builds(path: Path, tiny_llama_dir: Path):
     """Each beside the first of the others: to compose the whole grid takes minutes, and its groups are independent."""
-    params = {key: simple_split(values) for key, values in load(path)["hydra"]["sweeper"]["params"].items()}
+    content = load(path)
+    assert content["hydra"]["mode"] == "MULTIRUN"
+    params = {key: simple_split(values) for key, values in content["hydra"]["sweeper"]["params"].items()}
     swept = {key.partition("@")[0].partition(".")[0] for key in params}
-    (command,) = [c for c in COMMANDS if swept <= {*load(COMMANDS[c].path), *(g.partition("@")[0] for g in groups(c))}]
+    fits = [c for c in COMMANDS if swept <= {*load(COMMANDS[c].path), *(g.partition("@")[0] for g in groups(c))}]
+    command = "train" if "train" in fits else fits[0]
     first = {key: values[0] for key, values in params.items()}
     crosses = [first, *(first | {key: value} for key, values in params.items() for value in values[1:])]
     assert len(crosses) > 1
@@ -237,7 +267,49 @@ def test_every_value_of_a_sweep_composes_and_builds(path: Path, tiny_llama_dir: 
         words = [f"{key}={value}" for key, value in cross.items()]
         (job,), problems = compose(command, f"sweeps={path.stem}", "hydra.mode=RUN", *words)
         assert not problems
-        instantiate_children(given(job.config, tiny_llama_dir))
+        parts = instantiate_children(given(job.config, tiny_llama_dir))
+        parts["objective"].check(parts["link"])
+
+
+@pytest.mark.parametrize("path", sweeps(searched=True), ids=name)
+def test_the_ends_and_every_choice_of_a_search_compose_and_build(path: Path, tiny_llama_dir: Path):
+    assert load(path)["hydra"]["mode"] == "MULTIRUN"
+    jobs, problems = compose("train", f"sweeps={path.stem}")
+    assert not problems
+    assert len(jobs) > 1
+    for job in jobs:
+        parts = instantiate_children(given(job.config, tiny_llama_dir))
+        parts["objective"].check(parts["link"])
+
+
+def test_the_pairs_of_an_ablation_are_those_that_go_together():
+    """Each objective with each link that it accepts, and once with a link that it does not use."""
+    methods = simple_split(load(SWEEPS / "objective_link.yaml")["hydra"]["sweeper"]["params"]["method"])
+    assert len(methods) == len(set(methods))
+    jobs = [compose("train", "sweeps=objective_link", "hydra.mode=RUN", f"method={m}")[0][0] for m in methods]
+    listed = [(job.choices["objective"], job.choices["link"]) for job in jobs]
+    made = {group: {option: part(group, option) for option in options(group)} for group in ("objective", "link")}
+    expected = {
+        (objective, link)
+        for objective, loss in made["objective"].items()
+        for link, curve in made["link"].items()
+        if link != "shifted_mixture" and accepts(loss, curve) and (loss.needs_link or link == "logistic")
+    }
+    assert set(listed) == expected
+    assert len(listed) == len(expected)
+
+
+def part(group: str, option: str) -> Any:
+    (job,), _ = compose("train", f"{group}={option}")
+    return instantiate(job.config[group], group)
+
+
+def accepts(objective: Any, link: Any) -> bool:
+    try:
+        objective.check(link)
+    except ConfigError:
+        return False
+    return True
 
 
 def simple_split(values: Any) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-COPY = ["pyproject.toml", "README.md", "LICENSE", ".gitignore", "spo", "conf", "sweeps"]
+COPY = ["pyproject.toml", "README.md", "LICENSE", ".gitignore", "spo", "hydra_plugins", "conf", "sweeps"]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_file_list(wheel: Path):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    code = {str(p.relative_to(ROOT)) for p in (ROOT / "spo").rglob("*.py")}
+    code = {str(p.relative_to(ROOT)) for top in ("spo", "hydra_plugins") for p in (ROOT / top).rglob("*.py")}
     assets = {f"spo/{p.relative_to(ROOT)}" for top in ("conf", "sweeps") for p in (ROOT / top).rglob("*.yaml")}
     assert names == code | assets
     assert any(name.startswith("spo/conf/link/") for name in names)

@@ -34,6 +34,7 @@ A key called `every` or `..._every` is an interval in optimizer steps; one longe
 """
 
 import copy
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,8 @@ from spo.cli.commands import Command
 from spo.cli.help import group_names
 from spo.cli.hydra_app import explain, first_line
 from spo.cli.schema import MISSING, check_schema, nearest
+from spo.cli.space import read_space
+from spo.errors import ConfigError
 
 HYDRAS_OWN = ("hydra.", "hydra/")  # overrides that say how a command runs, not what
 
@@ -61,12 +64,13 @@ HYDRAS_OWN = ("hydra.", "hydra/")  # overrides that say how a command runs, not 
 @dataclass(frozen=True)
 class Composition:
     """One job, composed: its overrides as typed, without Hydra's own; its plain config; Hydra's choices; its number, as
-    Hydra counts in a multirun; its folder there, relative to the sweep's."""
+    Hydra counts in a multirun (None of one that only shows whether others can be composed); its folder there, relative
+    to the sweep's."""
 
     overrides: list[str]
     config: dict[str, Any]
     choices: dict[str, str]
-    number: int
+    number: int | None
     folder: str
 
 
@@ -88,10 +92,16 @@ def compose_jobs(command: Command, words: list[str], multirun: bool) -> tuple[bo
             lists = BasicSweeper.split_arguments([*swept, *overrides], None)[0]
             if not lists:
                 problems.append(_empty([*swept, *overrides]))
-        else:  # another sweeper chooses its values while it runs: each job is checked when it starts
-            lists = [_lines(fixed)]
+        else:  # values are chosen while it runs: the ends of the space are checked now, each job when it starts
+            params = master.hydra.sweeper.get("params") or {}
+            probes = read_space(params, _lines(overrides), _loader()).probes()
+            jobs, more = _compose_all(command, probes)
+            probed = [dataclasses.replace(job, number=None) for job in jobs]
+            return multirun, probed, list(dict.fromkeys([*problems, *more]))
         jobs, more = _compose_all(command, lists)
         return multirun, jobs, list(dict.fromkeys([*problems, *more]))
+    except ConfigError as error:
+        return multirun, [], str(error).splitlines()
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # Hydra raises plain ValueErrors too
         return multirun, [], [explain(error)]
 
@@ -203,6 +213,16 @@ def _options_of(loader: ConfigLoader, group: str) -> tuple[str, ...]:
     return tuple(loader.get_group_options(group))
 
 
+_SHOWN = 24  # options that a message names
+
+
+def _beside(group: str, choice: str) -> tuple[str, ...]:
+    """The options of the group that lie where a choice does: `pair/profile-kernel` has those below pair/ beside it."""
+    folder = choice.rpartition("/")[0]
+    inside = tuple(f"{folder}/{option}" for option in _options(f"{group}/{folder}")) if folder else ()
+    return inside or _options(group)
+
+
 def _sift(overrides: list[Override]) -> tuple[list[Override], list[str]]:
     """(overrides without those that choose an option that is not there, a message for each of them)."""
     kept, problems = [], []
@@ -213,11 +233,13 @@ def _sift(overrides: list[Override]) -> tuple[list[Override], list[str]]:
             continue
         value = override.value()
         chosen = [] if isinstance(value, dict) else value if isinstance(value, list) else [value]
-        wrong = ["null" if c is None else str(c) for c in chosen if str(c) not in options and "/" not in str(c)]
+        wrong = ["null" if c is None else str(c) for c in chosen if str(c) not in _beside(group, str(c))]
         for choice in wrong:
-            like = nearest(choice, options)
+            there = _beside(group, choice)
+            like = nearest(choice, there)
             hint = f"did you mean {group}={like}? " if like else ""
-            problems.append(f"{group}={choice} is no option of {group}: {hint}There are {', '.join(options)}")
+            names = ", ".join(there[:_SHOWN]) + (f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else "")
+            problems.append(f"{group}={choice} is no option of {group}: {hint}There are {names}")
         if not wrong:
             kept.append(override)
     return kept, problems

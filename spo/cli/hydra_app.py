@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import functools
 import io
+import itertools
 import random
 import re
 import string
@@ -16,6 +17,7 @@ from typing import ClassVar
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
@@ -47,11 +49,26 @@ def prepare(config_dir: str | None) -> None:
     SpoSearchPath.config_dir = config_dir
     if SpoSearchPath not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(SpoSearchPath)
+    _store_pairs()
     OmegaConf.register_new_resolver("short", short_name, replace=True)
     OmegaConf.register_new_resolver("steps_of", steps_of, replace=True)
     OmegaConf.register_new_resolver("chosen", chosen, replace=True)
     _stamp.cache_clear()  # a command, a sweep
     OmegaConf.register_new_resolver("sweep_id", sweep_id, replace=True)
+
+
+def _store_pairs() -> None:
+    """`method=pair/OBJECTIVE-LINK` for every objective and every link, the user's own included.
+
+    Without a file for each, so that a grid may hold any list of pairs. `Objective.check` says which go together."""
+    folders = [SpoSearchPath.config_dir, asset_dir("conf"), "conf"]
+    objective, link = (
+        sorted({path.stem for folder in folders if folder for path in Path(folder, group).glob("*.yaml")})
+        for group in ("objective", "link")
+    )
+    for first, second in itertools.product(objective, link):
+        node = {"defaults": [{"override /objective": first}, {"override /link": second}]}
+        ConfigStore.instance().store(f"{first}-{second}", node, group="method/pair", package="_global_", provider="spo")
 
 
 def option_folders(command: Command) -> list[Path]:

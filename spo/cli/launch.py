@@ -113,7 +113,9 @@ def _run(command: Command, words: list[str], task: Callable[[DictConfig], int]) 
 
 def _multirun(command: Command, flags: Namespace, words: list[str], line: str, jobs: list[Composition]) -> int:
     """Every job through Hydra's sweeper and our launcher; 1 if any failed, the signal's code if interrupted."""
-    print(f"spo {command.name}: {len(jobs)} jobs, all checked", flush=True)
+    known = all(job.number is not None for job in jobs)
+    checked = f"{len(jobs)} jobs, all checked" if known else "a search; the ends of its space are checked"
+    print(f"spo {command.name}: {checked}", flush=True)
     name = next((job.choices["sweeps"] for job in jobs if job.choices.get("sweeps") not in (None, "None")), None)
     multirun = Multirun(
         command=command,

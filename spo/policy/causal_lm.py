@@ -114,6 +114,20 @@ class CausalLM(Policy):
     def _load(self) -> Any:
         return load_transformer(self.source.folder(), dtype=self.dtype, attn_implementation=self.attn_implementation)
 
+    def bare(self, **changed: Any) -> "CausalLM":
+        """The model that this policy starts from, without adapters, not built. changed: arguments of its own."""
+        names = {value: name for name, value in DTYPES.items()}
+        options: dict[str, Any] = {
+            "path": self.source.given,
+            "dtype": names[self.dtype],
+            "attn_implementation": self.attn_implementation,
+            "lora": None,
+            "head_chunk": self.head_chunk,
+            "gradient_checkpointing": False,
+            "seed": self.seed,
+        }
+        return CausalLM(**{**options, **changed})
+
     def shard(self, mesh: DeviceMesh) -> None:
         """Each decoder block is a unit; embeddings, last norm and head are the root's, unsharded inside `forward`."""
         for block in decoder_blocks(self.transformer):

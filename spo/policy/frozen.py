@@ -48,16 +48,8 @@ class Frozen(Reference):
     def _copy_of(self, policy: Policy) -> CausalLM:
         if not isinstance(policy, CausalLM):
             raise ConfigError("reference=frozen is a language model: give reference=uniform with a tabular policy")
-        names = {value: name for name, value in DTYPES.items()}
-        return CausalLM(
-            path=self.path or policy.source.given,
-            dtype=self.dtype or names[policy.dtype],
-            attn_implementation=self.attn_implementation or policy.attn_implementation,
-            lora=None,
-            head_chunk=policy.head_chunk,
-            gradient_checkpointing=False,
-            seed=policy.seed,
-        )
+        given = {"path": self.path, "dtype": self.dtype, "attn_implementation": self.attn_implementation}
+        return policy.bare(**{key: value for key, value in given.items() if value is not None})
 
     def is_start_of(self, policy: Policy) -> bool:
         mine, other = self._copy_of(policy).source, cast(CausalLM, policy).source

@@ -99,6 +99,11 @@ class TableWriter:
         part.rename(self.folder / "manifest.json")
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether a table was written to its end here; False where there is none, or only the beginning of one."""
+    return (folder / "manifest.json").is_file() and bool(_manifest(folder)["complete"])
+
+
 def read_shards(folder: Path) -> pd.DataFrame:
     """All shards of a folder as one frame; no shards give an empty one."""
     columns = {"row_id": np.int64, "logp_0": np.float32, "logp_1": np.float32}

@@ -7,20 +7,18 @@ HuggingFaceTB/SmolLM2-135M-Instruct                 a hub id
 """
 
 import errno
-import fcntl
 import importlib.util
 import os
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from spo.errors import ConfigError, SpoError
 from spo.hashing import digest, file_digest
+from spo.lock import exclusive
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
@@ -127,7 +125,8 @@ def _converted(gguf: Path) -> Path:
     target = cache / f"{gguf.stem}-{file_digest(gguf)[:16]}-v{CONVERTER}"
     if target.is_dir():
         return target
-    with _lock(target.with_suffix(target.suffix + ".lock")):
+    waiting = f"{gguf.name} is being converted by another process: waiting for it"
+    with exclusive(target.with_suffix(target.suffix + ".lock"), waiting):
         if not target.is_dir():
             print(f"converting {gguf.name} to {target} (once, about half a minute)", file=sys.stderr, flush=True)
             part = Path(tempfile.mkdtemp(prefix=".part-", dir=cache))
@@ -160,11 +159,3 @@ def _convert(gguf: Path, folder: Path) -> None:
     plain.load_state_dict(quantized.state_dict(), assign=True)
     plain.tie_weights()
     plain.save_pretrained(folder)
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """An exclusive file lock; the system frees it when its holder dies."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

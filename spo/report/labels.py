@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 BASELINE, REFERENCE = "dpo", "known_link"  # methods: that of the differences, and that of the reference line
+PAIR = "pair/"  # how the names of methods begin that are any objective with any link
 _FIRST = (BASELINE, "pspo", "ospo", "rspo")  # the order of methods; the others follow by name
 _ESTIMATOR = ["method", "objective", "link", "divergence"]
 _OF_DATA = ("truth.", "data.", "evaluate.")  # settings of the condition; the others are the estimator's
@@ -60,8 +61,11 @@ def _joined(keys: pd.DataFrame, columns: Sequence[str]) -> list[str]:
 
 
 def _method(name: str) -> str:
-    """`pspo_spline` -> PSPO spline, `robust_dpo` -> ROBUST DPO."""
+    """`pspo_spline` -> PSPO spline, `robust_dpo` -> ROBUST DPO, `pair/brier-spline` -> BRIER spline."""
     if name == REFERENCE:
         return "known link"
+    if name.startswith(PAIR):
+        objective, _, link = name.removeprefix(PAIR).partition("-")
+        return f"{objective.upper().replace('_', ' ')} {link.replace('_', ' ')}"
     base, _, rest = name.partition("_")
     return f"{base.upper()} {rest.replace('_', ' ')}".strip() if base in _FIRST else name.upper().replace("_", " ")

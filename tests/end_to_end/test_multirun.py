@@ -51,10 +51,10 @@ def test_a_job_that_fails_stops_none_and_is_named(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sweep", [["-m", "link=logistic,isotonic,kernel", "seed=0,1"], ["sweeps=link_ablation"]])
+@pytest.mark.parametrize("sweep", [["-m"], ["sweeps=link_ablation", "evaluate=none"]])
 def test_links_by_seeds(tiny: list[str], sweep: list[str]) -> None:
-    """The issue's multirun and sweeps/link_ablation.yaml: six jobs, six runs."""
-    out = spo("train", *tiny, *SHORT, *sweep)
+    """The issue's multirun and a part of sweeps/link_ablation.yaml: six jobs, six runs."""
+    out = spo("train", *tiny, *SHORT, *sweep, "link=logistic,isotonic,kernel", "seed=0,1")
     assert "6 of 6 jobs ok" in out
     found = jobs()
     assert len({(f.config["link"]["_target_"], f.config["seed"]) for f, _ in found}) == len(found) == 6
