@@ -1,0 +1,1 @@
+"""A sweep's folder: which jobs it has, and how each went."""
