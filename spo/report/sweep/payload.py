@@ -73,7 +73,7 @@ class Sweep:
             "frontiers": self._frontiers(tables),
             "t": records.short(stdtrit(np.arange(1, _DEGREES + 1), (1 + LEVEL) / 2)),
             "level": LEVEL,
-            "thinning": {"curve_points": points, "seeds_kept": seeds_kept, "tails": MOST_TAILS},
+            "thinning": {"curve_points": points, "history_steps": self._history_steps, "seeds_kept": seeds_kept, "tails": MOST_TAILS},
         }
 
     def _head(self) -> Record:
@@ -128,9 +128,12 @@ class Sweep:
                     jobs.setdefault(i, {})[j] = [number, *found[1]]
         return {"names": names, "steps": [list(s) for s in steps], "jobs": jobs}, points
 
+    @property
+    def _history_steps(self) -> int:
+        return int(np.clip(HISTORY_RECORDS // max(len(self.begun), 1), *HISTORY_STEPS))
+
     def _histories(self) -> Record:
-        low, high = HISTORY_STEPS
-        most = int(np.clip(HISTORY_RECORDS // max(len(self.begun), 1), low, high))
+        most = self._history_steps
         found: Record = {"links": {}, "indices": {}, "reliability": {}}
         for i, result in enumerate(self.results):
             for name, value in (
