@@ -40,7 +40,9 @@ def labelled(keys: pd.DataFrame) -> pd.DataFrame:
         "own_settings": keys.groupby(_ESTIMATOR)["own_settings"].transform("nunique") > 1,
     }
     keys["kind"] = [
-        " ".join([method_name(row["method"]), *(row[name] for name, shown in told.items() if shown.iloc[i] and row[name])])
+        " ".join(
+            [method_name(row["method"]), *(row[name] for name, shown in told.items() if shown.iloc[i] and row[name])]
+        )
         for i, row in enumerate(keys.to_dict("records"))
     ]
     several = keys.groupby("kind")["method"].transform("nunique") > 1
@@ -64,4 +66,8 @@ def method_name(name: str) -> str:
     if name == REFERENCE:
         return "known link"
     base, _, rest = name.partition("_")
-    return f"{base.upper()} {rest.replace('_', ' ')}".strip() if base in ESTIMATORS_FIRST else name.upper().replace("_", " ")
+    return (
+        f"{base.upper()} {rest.replace('_', ' ')}".strip()
+        if base in ESTIMATORS_FIRST
+        else name.upper().replace("_", " ")
+    )

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 from spo.report.labels import ESTIMATORS_FIRST, method_name
@@ -76,9 +75,9 @@ def _default(run: RunFolder, name: str) -> str:
         return run.choices[name]
     if "@" in name or not run.config_path.is_file():
         return _ABSENT
-    value: Any = reduce(
-        lambda node, word: node.get(word) if isinstance(node, dict) else None, name.split("."), run.config
-    )
+    value: Any = run.config
+    for word in name.split("."):
+        value = value.get(word) if isinstance(value, dict) else None
     return _ABSENT if value is None else str(value)
 
 

@@ -1,4 +1,4 @@
-"""What the jobs reached, a row a run: of a language model a job is one run, of a tabular study a run a seed, s and n."""
+"""What the jobs reached, a row a run: a job of a language model is one, a tabular study has one a seed, s and n."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from spo.sweep.store import Job
 POINT = ["job", "seed", "s", "n"]
 MOST_ROWS = 150_000  # of all runs; of more the page takes the first seeds
 FRONTIER_POINTS = 24
-REWARD, REWARD_SE, TEACHER = "reward", "reward_se", "reward of the teacher"
+REWARD, REWARD_SE, TEACHER, GAP = "reward", "reward_se", "reward of the teacher", "gap to the teacher"
 _OF_STUDY = {"direction_error": "direction error", "link_error": "link error", "calibration_error": "calibration error"}
 _SHIFT = "truth.link.shift"
 _SE = "_se"
@@ -25,17 +25,12 @@ _SE = "_se"
 
 def job_metrics(job: Job, result: Result) -> dict[str, float]:
     """Those of jobs.parquet; where it has none, what the run folder says of the kept weights and the target KL."""
-    found = dict(job.metrics)
-    if (auc := result.auc) is not None and "val/auc" not in found:
-        found |= {"val/auc": auc[0], "val/auc_se": auc[1]}
-    target = result.target or {}
-    if target.get("reward") is not None and "target/reward" not in found:
-        found |= {
-            f"target/{name}": float(target[name]) for name in ("reward", "reward_se", "kl") if target.get(name) is not None
-        }
-        if target.get("reward_minus_reference") is not None:
-            found["target/reward_minus_reference"] = float(target["reward_minus_reference"])
-            found["target/reward_minus_reference_se"] = float(target.get("se") or math.nan)
+    target, own = result.target or {}, result.auc
+    measured = {f"target/{name}": target.get(name) for name in ("reward", "reward_se", "kl", "reward_minus_reference")}
+    measured["target/reward_minus_reference_se"] = target.get("se")
+    if own is not None:
+        measured |= {"val/auc": own[0], "val/auc_se": own[1]}
+    found = {name: float(value) for name, value in measured.items() if value is not None} | job.metrics
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
@@ -60,14 +55,17 @@ def study_rows(place: int, table: pd.DataFrame) -> pd.DataFrame:
     """The rows of a job of a tabular study, as run_row gives one: those at the target KL."""
     at = table[table["kl_target"].notna() & np.isfinite(table["reward"])]
     columns = at[["seed", "s", "n", "reward", *_OF_STUDY]].rename(columns=_OF_STUDY)
-    return columns.assign(job=place, seed=at["seed"].astype(str), **{TEACHER: at["reward_of_teacher"]})
+    more = {GAP: -at["reward_minus_teacher"], TEACHER: at["reward_of_teacher"]}
+    found: pd.DataFrame = columns.assign(job=place, seed=at["seed"].astype(str), **more)
+    return found
 
 
 def thinned(rows: pd.DataFrame, most: int = MOST_ROWS) -> tuple[pd.DataFrame, int]:
     """The rows of the first seeds, so many that there are at most `most` rows; and the number of seeds, 0 for all."""
     if len(rows) <= most:
         return rows, 0
-    counts = rows["seed"].value_counts().sort_index(key=lambda seeds: pd.to_numeric(seeds, errors="coerce"))
+    counts = rows["seed"].value_counts()
+    counts = counts.reindex(sorted(counts.index, key=lambda seed: (len(seed), seed)))
     kept = max(int((counts.cumsum() <= most).sum()), 1)
     return rows[rows["seed"].isin(counts.index[:kept])], kept
 
@@ -100,10 +98,11 @@ def study_frontiers(place: int, table: pd.DataFrame) -> list[Record]:
     """For each s and n the mean over seeds of their frontiers, and the teacher's."""
     target = study_target(table)
     found = []
-    for (s, n), rows in table.groupby(["s", "n"], dropna=False):
+    for _, rows in table.groupby(["s", "n"], dropna=False):
+        s, n = float(rows["s"].iloc[0]), int(rows["n"].iloc[0])
         kl, reward = mean_frontier(rows, "reward", target, FRONTIER_POINTS)
         of_teacher = mean_frontier(rows, "reward_of_teacher", target, FRONTIER_POINTS)
-        point: Record = {"job": place, "s": None if math.isnan(s) else s, "n": int(n), "seeds": rows["seed"].nunique()}
+        point: Record = {"job": place, "s": None if math.isnan(s) else s, "n": n, "seeds": rows["seed"].nunique()}
         point |= {"beta": None, "kl": short(kl), "reward": short(reward), "teacher": [short(of) for of in of_teacher]}
         found.append(point)
     return found

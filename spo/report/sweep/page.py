@@ -122,7 +122,10 @@ def _missing(sweep: Record, data: Record) -> list[str]:
     elif not counts.get("ok"):
         out.append("No job has finished yet: make the page again later.")
     if bad or open_:
-        out.append(f"{bad:,} jobs failed, {open_:,} are not done: `spo sweep resume {sweep['id']}` does what is not done.")
+        told = [*([f"{bad:,} failed"] if bad else []), *([f"{open_:,} not done"] if open_ else [])]
+        out.append(
+            f"Of {len(data['jobs']):,} jobs {' and '.join(told)}: `spo sweep resume {sweep['id']}` does what is not."
+        )
     if len(data["target"]) > 1:
         kls = ", ".join(f"{kl:g}" for kl in data["target"])
         out.append(f"Jobs were evaluated at several target KLs ({kls} nats): their rewards cannot be compared.")
@@ -151,7 +154,12 @@ def _present(data: Record) -> list[tuple[str, str]]:
 
 
 def _nav(data: Record) -> str:
-    listed = [("jobs", "Jobs"), *([("failures", "Failed jobs")] if _tails(data) else []), *_present(data), ("made", "How it was made")]
+    listed = [
+        ("jobs", "Jobs"),
+        *([("failures", "Failed jobs")] if _tails(data) else []),
+        *_present(data),
+        ("made", "How it was made"),
+    ]
     links = [f'<a href="#{name}">{page.text(title)}</a>' for name, title in listed]
     return f"<nav>{''.join(links)}</nav>"
 
@@ -172,7 +180,9 @@ def _sections(data: Record) -> list[str]:
 
 
 def _jobs() -> str:
-    note = "± is one standard error. A click on a heading sorts, a second one turns the order; a job's number opens its folder."
+    note = (
+        "± is one standard error. A click on a heading sorts, a second one turns it; a number opens the job's folder."
+    )
     return (
         '<section id="jobs"><h2>Jobs</h2><div class="scroll"><table id="runs"></table></div>'
         f'<p class="soft">{note}</p></section>'
@@ -203,8 +213,8 @@ def _made(sweep: Record, static: Sequence[str]) -> str:
     links = ", ".join(f'<a href="{page.text(address)}">{page.text(address)}</a>' for address in static)
     figures = f"<p>Figures as files, for a paper: {links}.</p>" if static else ""
     words = " ".join(sweep["words"] or []) or "none"
-    rows = [["commit", sweep["git_commit"] or "not known"], ["spo", sweep["spo_version"] or "not known"],
-            ["overrides", words], ["host", sweep["host"] or "not known"], ["created", str(sweep["created"])]]  # fmt: skip
+    facts = {"commit": sweep["git_commit"], "spo": sweep["spo_version"], "overrides": words, "host": sweep["host"]}
+    rows = [[name, str(value or "not known")] for name, value in (facts | {"created": sweep["created"]}).items()]
     return (
         '<section id="made"><h2>How it was made</h2>'
         + page.code(sweep["command_line"] or "the command line was not kept")

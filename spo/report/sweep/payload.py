@@ -63,7 +63,8 @@ class Sweep:
             "references": [i for i, label in enumerate(labels) if self._is_reference(i, told, keys, choices)],
             "metrics": names,
             "jobs": [
-                self._job(i, choices[i], told[i], [metrics[i].get(name) for name in names]) for i in range(len(self.jobs))
+                self._job(i, choices[i], told[i], [metrics[i].get(name) for name in names])
+                for i in range(len(self.jobs))
             ],
             "rows": outcomes.as_columns(rows),
             "target": self._target(tables, metrics),
@@ -73,7 +74,12 @@ class Sweep:
             "frontiers": self._frontiers(tables),
             "t": records.short(stdtrit(np.arange(1, _DEGREES + 1), (1 + LEVEL) / 2)),
             "level": LEVEL,
-            "thinning": {"curve_points": points, "history_steps": self._history_steps, "seeds_kept": seeds_kept, "tails": MOST_TAILS},
+            "thinning": {
+                "curve_points": points,
+                "history_steps": self._history_steps,
+                "seeds_kept": seeds_kept,
+                "tails": MOST_TAILS,
+            },
         }
 
     def _head(self) -> Record:
@@ -161,5 +167,3 @@ def _metric_names(metrics: Sequence[dict[str, float]]) -> list[str]:
     rank = {name: i for i, name in enumerate(first)}
     names = {name for of in metrics for name in of}
     return sorted(names, key=lambda n: (rank.get(n.removesuffix("_se"), len(rank)), n))
-
-

@@ -12,6 +12,7 @@ from spo.report.study_figures import spread
 from spo.run_folder import Record
 
 LINK_POINTS, INDEX_BINS, SHARES = 51, 40, 10  # of a drawn link, of a histogram of the index, of the reliability
+SHOWN_U = 3.2  # reward difference in sd, to which a link on its scale is drawn
 _FORMAT = "%.4g"  # of a number on the page
 _HIDDEN = ("eval/", "perf/", "data/")  # metrics that have no curve worth a look
 _OF_ANOTHER = ("_se", "_q05", "_q95")  # how a metric ends that belongs to another one
@@ -59,21 +60,23 @@ def curve(result: Result, name: str, most: int) -> tuple[list[int], list[list[fl
 
 def links(result: Result, most: int) -> list[Record]:
     """The fits over time: reach of t, P on an even grid from -reach to reach, the best logistic slope; where known the
-    true link there and its scale (t = scale · u)."""
+    true link there and its scale (t = scale · u), and t no further than is drawn of u."""
     return [_link(record) for record in spread(result.links, most)]
 
 
 def _link(record: Record) -> Record:
     t = np.array(record["t"])
-    grid = np.linspace(t[0], t[-1], LINK_POINTS)
     known = bool(record["true_p"])
+    scale = record.get("true_scale")
+    reach = min(t[-1], SHOWN_U * abs(scale)) if scale else t[-1]
+    grid = np.linspace(-reach, reach, LINK_POINTS)
     return {
         "step": record["step"],
-        "reach": short([t[-1]])[0],
+        "reach": short([reach])[0],
         "p": short(np.interp(grid, t, record["p"])),
         "slope": short([record["logistic_slope"] if "logistic_slope" in record else _slope(record)])[0],
         "true": short(np.interp(grid, t, record["true_p"])) if known else None,
-        "scale": short([record["true_scale"]])[0] if record.get("true_scale") else None,
+        "scale": short([scale])[0] if scale else None,
     }
 
 
@@ -95,8 +98,8 @@ def _histogram(record: Record) -> Record:
 
 
 def reliability(result: Result) -> list[list[float | None]] | None:
-    """Rows of the last validation by the preference that the last link of a validation predicts for them, in SHARES even
-    bins of it: the sums of weight, weight · predicted and weight · label of each. None where there is no link."""
+    """Rows of the last validation by the preference that the last link of a validation predicts, in SHARES even bins:
+    the sums of weight, weight · predicted and weight · label of each. None where there is no link."""
     path = result.run.validation_path
     fits = [record for record in result.link_records if record["kind"] == "validation"] or result.links
     if not path.is_file() or not fits:

@@ -20,7 +20,7 @@ function drawCurves(section) {
   if (!section.begin(panels.length, "No job of this choice has logged any of these metrics.")) return;
   const drawn = section.page(panels).map(({ metric, label, jobs: own }) => {
     const lines = linesOf(own.filter((job) => curveOf(job, metric))).filter(([e]) => !hiddenIn(BASE)(e));
-    section.crowd(lines.length);
+    section.crowd(lines.length, "left out");
     const traces = lines.slice(0, MOST_LINES).flatMap(([e, of]) => seedBand(e, of, metric, lines.length));
     const name = DATA.curves.names[metric];
     return { title: conditions.length > 1 ? `${name}, ${label}` : name, traces };
@@ -94,7 +94,7 @@ function drawLinks(section) {
 }
 
 function linkLines(record, style, faint) {
-  const n = record.p.length, t = record.p.map((_, i) => record.reach * (2 * i / (n - 1) - 1));
+  const n = record.p.length, t = record.p.map((_, i) => record.reach * (2 * i / (n - 1) - 1)); // an even grid
   const x = t.map((value) => value / (record.scale || 1));
   const name = (words) => ({ hovertemplate: `${words}, step ${record.step}<br>%{x:.3g}: %{y:.3f}<extra></extra>`, mode: "lines" });
   if (faint) return [line({ ...style, colour: "#c3c9d1" }, x, record.p, { ...name("first fit"), line: { color: "#c3c9d1", width: 2 } })];
@@ -132,7 +132,7 @@ function drawReliability(section) {
   if (!section.begin(conditions.length, "No job of this choice has a link and held-out rows.")) return;
   const panels = section.page(conditions).map(({ label, jobs: own }) => {
     const lines = linesOf(own).filter(([e]) => !hiddenIn(BASE)(e));
-    section.crowd(lines.length, false);
+    section.crowd(lines.length, "left out");
     return { title: label || "held-out rows", traces: [rule([0, 1], [0, 1]), ...lines.slice(0, MOST_LINES).map(([e, of]) => shares(e, of, lines.length))] };
   });
   section.legend(BASE, linesOf(jobs).map(([e]) => e), [{ style: { colour: GREY, dash: "dot" }, label: "predicted = observed" }]);

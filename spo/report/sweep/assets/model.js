@@ -113,5 +113,7 @@ function plusMinus(value, se) { // two digits of the standard error decide how m
   return `${value.toFixed(places_)} ± ${se.toFixed(places_)}`;
 }
 
+const TITLES = { "target/reward_minus_reference": "reward − reference", "target/kl": "KL (nats)", "val/auc": "held-out AUC" };
+
 const metricTitle = (name) => (name === "reward" || name === "target/reward")
-  ? (DATA.target.length === 1 ? `reward at KL ${text(DATA.target[0])} nats` : "reward at the target KL") : name;
+  ? (DATA.target.length === 1 ? `reward at KL ${text(DATA.target[0])} nats` : "reward at the target KL") : TITLES[name] || name;

@@ -25,6 +25,8 @@ function makeSections() {
     const preferred = COMPARED.map(String).find((id) => KEYS[id].name === "method" && pairsOf(ROWS.job.map((_, r) => r), id, firstBase(id), first).length);
     const base = () => of.select("base", "with", bases(of.choice("mode")), firstBase(of.choice("mode")));
     of.select("y", "show", named, first);
+    const possible = axes().filter(([id]) => ["s", "n", NOTHING].includes(id));
+    of.select("x", "against", possible, possible[0][0]);
     of.select("mode", "compared by", ways, preferred ?? withPairs ?? ways[0][0], base);
     base();
   });

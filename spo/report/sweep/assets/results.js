@@ -2,6 +2,7 @@
 
 const NOTHING = "none"; // the axis where estimators stand side by side
 const OWN_ERROR = NORMAL; // standard errors of a run that has no other seed beside it
+const BARS = "bars beside one another";
 const SCATTER = 12; // values of a setting; of more they are points and no line
 
 const value = (name, row) => ROWS.columns[name][row];
@@ -39,18 +40,21 @@ function cell(name, rows) { // the mean over these rows; of a single run its own
   return found.n === 1 && finite(se) ? { ...found, se, low: found.mean - OWN_ERROR * se, high: found.mean + OWN_ERROR * se } : found;
 }
 
+const placed = (rows, x) => rows.filter((r) => x === NOTHING || finite(along(x, r)));
+
 // ---- a quantity against something ----
 
 function drawOutcome(section) {
   const x = section.choice("x"), name = section.choice("y"), estimators = new Estimators([x]);
-  const rows = shownRows().filter((r) => finite(value(name, r)) && (x === NOTHING || finite(along(x, r))));
+  const known = shownRows().filter((r) => finite(value(name, r))), rows = placed(known, x);
   const panels = panelsOf(rows, x);
-  if (!section.begin(panels.length, "No job of this choice has been evaluated: there is nothing to compare yet.")) return;
+  if (!section.begin(panels.length, "No run of this choice has this quantity: there is nothing to compare yet.")) return;
+  section.leftOut(known.length - rows.length, x);
   const of = (own) => [...grouped(own, (r) => estimators.of(ROWS.job[r]))].sort(by(([e]) => e));
   const teacher = name === "reward" && DATA.study;
   const drawn = section.page(panels).map(({ label, rows: own }) => {
     const lines = of(own).filter(([e]) => !hiddenIn(estimators)(e));
-    section.crowd(lines.length);
+    section.crowd(lines.length, BARS);
     const cells = lines.map(([e, mine]) => ({ e, points: [...grouped(mine, (r) => along(x, r))].sort(by(([at]) => at)).map(([at, rs]) => [at, cell(name, rs)]) }));
     const upper = teacher ? teacherLine(own, x, lines.length) : [];
     return { title: label || metricTitle(name), traces: [...upper, ...against(cells, x, estimators)] };
@@ -153,14 +157,15 @@ function pairsOf(rows, mode, base, name) { // [{row, diff, base row}]: equal in 
 function drawPaired(section) {
   const mode = section.choice("mode"), base = section.choice("base"), name = section.choice("y");
   const pairs = pairsOf(shownRows(), mode, base, name), diffs = new Map(pairs.map(({ row, diff }) => [row, diff]));
-  const rows = [...diffs.keys()], x = distinct(rows.map((r) => ROWS.s[r]).filter(finite)).length > 1 ? "s" : NOTHING;
+  const x = section.choice("x"), known = [...diffs.keys()], rows = placed(known, x);
   const panels = panelsOf(rows, x), words = `${metricTitle(name)}, less that of ${bases(mode).find(([id]) => id === base)[1]}`;
-  section.table(pairRows(panels, diffs, x));
+  section.table(pairRows(panelsOf(known, "s"), diffs));
   if (!section.begin(panels.length, "No two jobs of this choice differ in nothing but what is compared, on the same seed: choose another way to compare.")) return;
+  section.leftOut(known.length - rows.length, x);
   const lines = (own) => [...grouped(own, (r) => BASE.of(ROWS.job[r]))].sort(by(([e]) => e));
   const drawn = section.page(panels).map(({ label, rows: own }) => {
     const mine = lines(own).filter(([e]) => !hiddenIn(BASE)(e));
-    section.crowd(mine.length);
+    section.crowd(mine.length, BARS);
     const cells = mine.map(([e, of]) => ({ e, points: [...grouped(of, (r) => along(x, r))].sort(by(([at]) => at)).map(([at, rs]) => [at, summary(rs.map((r) => diffs.get(r)))]) }));
     const ends = x === NOTHING ? [[0, 0], [-0.6, mine.length - 0.4]] : [[Math.min(...own.map((r) => along(x, r))), Math.max(...own.map((r) => along(x, r)))], [0, 0]];
     return { title: label || "paired differences", traces: [rule(...ends, { line: { color: TRUE, width: 1.2, dash: "solid" } }), ...against(cells, x, BASE)] };
@@ -169,12 +174,12 @@ function drawPaired(section) {
   section.draw(drawn, x, words, BASE);
 }
 
-function pairRows(panels, diffs, x) { // a row an estimator, condition and shift; one over all shifts, of each seed's mean
+function pairRows(panels, diffs) { // a row an estimator, condition and shift; one over all shifts, of each seed's mean
   return panels.flatMap(({ label, rows }) => [...grouped(rows, (r) => BASE.of(ROWS.job[r]))].sort(by(([e]) => e)).flatMap(([e, own]) => {
     const shifts = [...grouped(own, (r) => ROWS.s[r])].sort(by(([s]) => s));
     const row = (at, found) => [BASE.labels[e], label || "–", at, found.mean, found.se, found.low, found.high, found.n];
     const each = shifts.map(([s, of]) => row(s, summary(of.map((r) => diffs.get(r)))));
-    if (x !== "s" || shifts.length < 2) return each;
+    if (shifts.length < 2) return each;
     const whole = [...grouped(own, (r) => ROWS.seed[r]).values()].filter((of) => of.length === shifts.length);
     return whole.length ? [...each, row("all", summary(whole.map((of) => mean(of.map((r) => diffs.get(r))))))] : each;
   }));
@@ -194,7 +199,7 @@ function drawFrontier(section) {
   const lines = (of) => [...grouped(of, (one) => BASE.of(one.job))].sort(by(([e]) => e));
   const drawn = section.page(panels).map(({ label, of }) => {
     const mine = lines(of).filter(([e]) => !hiddenIn(BASE)(e));
-    section.crowd(mine.length, false);
+    section.crowd(mine.length);
     const upper = of.some((one) => one.teacher) ? [frontierLine({ colour: TEACHER, dash: "dashdot" }, "teacher", of.map((one) => ({ kl: one.teacher[0], reward: one.teacher[1], seeds: 1 })))] : [];
     return { title: label || "reward against KL", traces: [...upper, ...mine.slice(0, MOST_LINES).map(([e, own]) => frontierLine(styleOf(BASE, e), BASE.labels[e], own)), ...targets(of)] };
   });

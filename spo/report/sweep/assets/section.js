@@ -62,9 +62,13 @@ class Section {
     return panels.slice(this.at * MOST_PANELS, (this.at + 1) * MOST_PANELS);
   }
 
-  crowd(lines, hides = true) {
+  crowd(lines, instead = null) { // instead: what becomes of the intervals where there are many lines
     if (lines > MOST_LINES) this.say(`A panel shows the first ${MOST_LINES} of its ${lines} lines: choose fewer above to see the others.`);
-    else if (hides && lines > CROWD) this.say(`With more than ${CROWD} lines in a panel intervals are bars, or left out where lines are curves over steps.`);
+    else if (instead && lines > CROWD) this.say(`With more than ${CROWD} lines in a panel the intervals are ${instead}.`);
+  }
+
+  leftOut(count, x) {
+    if (count) this.say(`${text(count)} runs have no ${axisName(x)} and are not drawn: choose “against nothing” to see them.`);
   }
 
   say(words) { if (!this.notes.includes(words)) this.notes.push(words); }

@@ -55,7 +55,7 @@ function fillPairs(table, rows) {
     { title: "s", of: (row) => (row[2] === "all" ? Infinity : row[2]), cell: (row) => (row[2] === "all" ? "all" : text(row[2])), number: true },
     { title: "difference", of: (row) => row[3], cell: (row) => signed(row[3], row[4]), number: true },
     number("90% from", 5), number("to", 6), { title: "pairs", of: (row) => row[7], cell: (row) => text(row[7]), number: true },
-    { title: "", of: (row) => Number(row[5] > 0) - Number(row[6] < 0), cell: (row) => (row[5] > 0 ? "above 0" : row[6] < 0 ? "below 0" : finite(row[5]) ? "open" : "one pair") },
+    { title: "against 0", of: (row) => Number(row[5] > 0) - Number(row[6] < 0), cell: (row) => (row[5] > 0 ? "above 0" : row[6] < 0 ? "below 0" : finite(row[5]) ? "open" : "one pair") },
   ], () => pairs);
   fillPairTable();
   table.parentElement.hidden = !rows.length;
@@ -64,7 +64,9 @@ function fillPairs(table, rows) {
 const signed = (v, se) => (v > 0 ? "+" : "") + plusMinus(v, se);
 
 function fillFailed() {
-  const place = document.getElementById("failed"), kept = new Set(shownJobs());
+  const place = document.getElementById("failed");
+  if (!place) return;
+  const kept = new Set(shownJobs());
   const bad = DATA.jobs.filter((job, i) => job.tail !== undefined && kept.has(i));
   place.replaceChildren(...bad.map((job, n) => {
     const told = KEYS.map((key, k) => `${key.name}=${key.values[job.k[k]]}`).join(" ");
