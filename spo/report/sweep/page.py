@@ -9,7 +9,7 @@ from plotly.offline import get_plotlyjs
 
 from spo.report import page
 from spo.report.statistics import LEVEL
-from spo.report.sweep.records import INDEX_BINS, SHARES
+from spo.report.sweep.records import FEWEST_ROWS, INDEX_BINS, SHARES
 from spo.run_folder import Record
 
 _ASSETS = files("spo.report.sweep").joinpath("assets")
@@ -53,7 +53,7 @@ INDEX = (
 )
 RELIABILITY = (
     "Rows of the last validation, of all chosen seeds, by the preference that the last link predicts for them "
-    f"({SHARES} even bins): the share that prefer response 1 against the mean prediction, with its {LEVEL:.0%} "
+    f"({SHARES} even bins, those with {FEWEST_ROWS} rows or more): the share that prefer response 1 against the mean prediction, with its {LEVEL:.0%} "
     "interval (Wilson). A link that is right lies on the diagonal. Beyond the 1% and 99% quantiles of t the link "
     "counts as flat."
 )

@@ -73,7 +73,7 @@ class Sweep:
             **self._histories(),
             "frontiers": self._frontiers(tables),
             "t": records.short(stdtrit(np.arange(1, _DEGREES + 1), (1 + LEVEL) / 2)),
-            "level": LEVEL,
+            "fewest_rows": records.FEWEST_ROWS,
             "thinning": {
                 "curve_points": points,
                 "history_steps": self._history_steps,

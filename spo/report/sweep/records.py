@@ -12,6 +12,7 @@ from spo.report.study_figures import spread
 from spo.run_folder import Record
 
 LINK_POINTS, INDEX_BINS, SHARES = 51, 40, 10  # of a drawn link, of a histogram of the index, of the reliability
+FEWEST_ROWS = 10  # of a bin of the reliability that is drawn
 SHOWN_U = 3.2  # reward difference in sd, to which a link on its scale is drawn
 _FORMAT = "%.4g"  # of a number on the page
 _HIDDEN = ("eval/", "perf/", "data/")  # metrics that have no curve worth a look

@@ -20,10 +20,11 @@ from spo.report.statistics import half_width, paired, summary
 from spo.report.study_figures import KNOWN, grid_of, label_columns, label_rows, legend, spread
 from spo.report.sweep.keys import ALL, CONDITION, SHIFT
 from spo.report.sweep.outcomes import POINT, REWARD
-from spo.report.sweep.records import SHARES
+from spo.report.sweep.records import FEWEST_ROWS, SHARES
 from spo.run_folder import Record
 
 MOST_PANELS, MOST_LINES, METRICS = 12, 12, 4  # of one figure; of one panel; in the figure of curves
+CROWD = 6  # lines of a panel; of more the bands would hide one another
 FEW_SEEDS = 5  # as on the page: below it a band is the least and the largest seed
 _DASHES = ("-", "--", ":", "-.")
 
@@ -74,15 +75,16 @@ class Static:
             figure = Figure(figsize=(10.4, 2.9 * -(-len(panels) // 2)) if len(panels) > 1 else (6.4, 3.6))
             grid = list(figure.subplots(-(-len(panels) // 2), min(len(panels), 2), squeeze=False).flat)
             for axes, (name, condition) in zip(grid, panels, strict=False):
-                for group in self._lines(condition, own):
-                    self._curve(axes, group, names.index(name), own)
+                lines = list(self._lines(condition, own))
+                for group in lines:
+                    self._curve(axes, group, names.index(name), own, banded=len(lines) <= CROWD)
                 axes.set(title=", ".join(filter(None, [name, condition])), xlabel="optimizer step")
             for empty in grid[len(panels) :]:
                 empty.remove()
             legend(figure)
         return figure
 
-    def _curve(self, axes: Axes, group: Group, metric: int, own: dict[int, Any]) -> None:
+    def _curve(self, axes: Axes, group: Group, metric: int, own: dict[int, Any], *, banded: bool) -> None:
         """Mean over jobs; band as the page's caption has it."""
         rows = []
         for job in group.jobs:
@@ -104,7 +106,8 @@ class Static:
             low, high = by_step["value"].min(), by_step["value"].max()
         drawn = self._drawing(group.estimator) | {"marker": ""}
         axes.plot(mean.index, mean, label=self.labels[group.estimator], **drawn)
-        axes.fill_between(mean.index, low, high, color=drawn["color"], alpha=0.14, lw=0)
+        if banded:
+            axes.fill_between(mean.index, low, high, color=drawn["color"], alpha=0.14, lw=0)
 
     def links(self) -> Figure | None:
         """The last fit of each group's first job."""
@@ -164,7 +167,7 @@ class Static:
             axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
             for group in self._lines(condition, own):
                 sums = np.sum([own[job] for job in group.jobs if job in own], axis=0).reshape(SHARES, 3)
-                w, p, z = sums[sums[:, 0] > 0].T
+                w, p, z = sums[sums[:, 0] >= FEWEST_ROWS].T
                 axes.plot(p / w, z / w, label=self.labels[group.estimator], **self._drawing(group.estimator))
 
         return self._panels(own, panel, "predicted P(response 1 preferred)", "observed share")

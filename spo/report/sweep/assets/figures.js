@@ -141,7 +141,7 @@ function drawReliability(section) {
 
 function shares(e, jobs, lines) { // the rows of all seeds together
   const style = styleOf(BASE, e), bins = DATA.reliability[jobs[0]].map((_, i) => [0, 1, 2].map((j) => jobs.reduce((a, job) => a + DATA.reliability[job][i][j], 0)));
-  const found = bins.filter(([w]) => w > 0).map(([w, p, z]) => ({ w, p: p / w, z: z / w, ends: wilson(z / w, w) }));
+  const found = bins.filter(([w]) => w >= DATA.fewest_rows).map(([w, p, z]) => ({ w, p: p / w, z: z / w, ends: wilson(z / w, w) }));
   const y = found.map((one) => one.z);
   const more = lines <= CROWD ? { error_y: bars(y, found.map((one) => one.ends[0]), found.map((one) => one.ends[1]), alpha(style.colour, 0.6)) } : {};
   return line(style, found.map((one) => one.p), y, { ...more, text: found.map((one) => text(one.w)),

@@ -87,7 +87,7 @@ function against(cells, x, estimators) { // lines with bands over x; where there
     const at = points.map(([v]) => v + aside), y = points.map(([, c]) => c.mean);
     const low = points.map(([, c]) => c.low), high = points.map(([, c]) => c.high);
     const main = line(style, at, y, { text: points.map(([v, c]) => said(v, c, x)), hovertemplate: `<b>${escaped(estimators.labels[e])}</b><br>%{text}<extra></extra>`,
-      ...(crowd || at.length < 3 ? { error_y: bars(y, low, high, alpha(style.colour, 0.6)) } : {}) });
+      ...(crowd || at.length < 3 ? { error_y: bars(y, low, high, alpha(style.colour, crowd ? 0.4 : 0.6)) } : {}) });
     if (points.length > SCATTER) main.mode = "markers";
     return [...(crowd || at.length < 3 ? [] : [band(style, at, low, high)]), main];
   });
@@ -200,11 +200,16 @@ function drawFrontier(section) {
   const drawn = section.page(panels).map(({ label, of }) => {
     const mine = lines(of).filter(([e]) => !hiddenIn(BASE)(e));
     section.crowd(mine.length);
-    const upper = of.some((one) => one.teacher) ? [frontierLine({ colour: TEACHER, dash: "dashdot" }, "teacher", of.map((one) => ({ kl: one.teacher[0], reward: one.teacher[1], seeds: 1 })))] : [];
+    const upper = of.some((one) => one.teacher) ? [teacherFrontier(of)] : [];
     return { title: label || "reward against KL", traces: [...upper, ...mine.slice(0, MOST_LINES).map(([e, own]) => frontierLine(styleOf(BASE, e), BASE.labels[e], own)), ...targets(of)] };
   });
   section.legend(BASE, lines(all).map(([e]) => e), all.some((one) => one.teacher) ? [{ style: { colour: TEACHER, dash: "dashdot" }, label: "teacher (best possible)" }] : []);
   drawPanels(section.plot, drawn, { xtitle: "KL to the reference (nats)", ytitle: "reward", x: rootAxis(all), height: 270 });
+}
+
+function teacherFrontier(of) { // known as far as the policies reach: of those that reach furthest
+  const most = Math.max(...of.map((one) => one.teacher[0].length)), far = of.filter((one) => one.teacher[0].length === most);
+  return frontierLine({ colour: TEACHER, dash: "dashdot" }, "teacher", far.map((one) => ({ kl: one.teacher[0], reward: one.teacher[1], seeds: one.seeds })));
 }
 
 const root = (kl) => Math.sqrt(Math.max(kl, 0)); // reward grows about as the root of KL: on it frontiers are nearly straight
