@@ -81,9 +81,11 @@ function drawLinks(section) {
   const groups = historyPanels(section, DATA.links, "No job of this choice has fitted a link.");
   if (groups === null) return;
   const known = groups.some((group) => group.records.some((one) => one.scale));
+  const placeable = (record) => record && (!known || record.scale); // on an axis of u
   const panels = groups.map((group) => {
-    const record = upTo(group.records, state.step), style = styleOf(BASE, group.e), first = upTo(group.records, group.records[0].step);
-    return { title: panelName(group, record), traces: [...(record && record !== first ? linkLines(first, style, true) : []), ...(record ? linkLines(record, style, false) : [])] };
+    const record = upTo(group.records, state.step), first = group.records[0], style = styleOf(BASE, group.e);
+    const traces = [...(record !== first && placeable(first) ? linkLines(first, style, true) : []), ...(placeable(record) ? linkLines(record, style, false) : [])];
+    return { title: panelName(group, record) + (record && !placeable(record) ? ": nobody knows where on t the true link lies" : ""), traces: traces.length ? traces : [rule([0], [0.5])] };
   });
   section.legend(BASE, distinct(groups.map((group) => group.e)).sort((a, b) => a - b), [
     { style: { colour: TRUE, dash: "dash" }, label: "true link" }, { style: { colour: GREY, dash: "dot" }, label: "best logistic" },

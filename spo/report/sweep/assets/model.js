@@ -108,7 +108,7 @@ function text(value, digits = 4) {
 
 function plusMinus(value, se) { // two digits of the standard error decide how many the value has
   if (!finite(value)) return "–";
-  if (!finite(se) || se === 0) return text(value);
+  if (!finite(se) || se <= 1e-9 * Math.abs(value)) return text(value);
   const places_ = Math.min(Math.max(1 - Math.floor(Math.log10(se)), 0), 8);
   return `${value.toFixed(places_)} ± ${se.toFixed(places_)}`;
 }

@@ -65,9 +65,9 @@ function arrange(count, width, height) { // columns, and where each panel lies, 
 }
 
 // panels: [{title, traces, x, y}]; x, y: axis settings of that panel over those of all; apart: axes with their own ranges
-function drawPanels(place, panels, { xtitle, ytitle, x = {}, y = {}, height = 250, apart = [] }) {
+function drawPanels(place, panels, { xtitle, ytitle, x = {}, y = {}, height = 250, alone = 360, apart = [] }) {
   const width = place.clientWidth || 1000;
-  const { columns, spots, panel, total } = arrange(panels.length, width, panels.length === 1 ? Math.max(height, 360) : height);
+  const { columns, spots, panel, total } = arrange(panels.length, width, panels.length === 1 ? Math.max(height, alone) : height);
   const layout = {
     width, height: total, margin: MARGIN, font: FONT, paper_bgcolor: "#fff", plot_bgcolor: "#fff", annotations: [],
     hovermode: "closest", hoverlabel: { font: { size: 12 }, align: "left" }, showlegend: false, shapes: [],
@@ -110,7 +110,7 @@ function swatch({ colour, symbol, dash }) {
 // others: [{style, label}] that are no estimators, such as the true link
 function drawLegend(place, estimators, shown, others = []) {
   place.replaceChildren();
-  for (const e of shown) {
+  for (const e of shown.slice(0, MOST_LINES)) {
     const button = document.createElement("button");
     button.type = "button";
     button.className = "entry";
@@ -121,6 +121,7 @@ function drawLegend(place, estimators, shown, others = []) {
     button.onclick = () => { toggle(state.hidden, estimators.labels[e]); refresh(); };
     place.append(button);
   }
+  if (shown.length > MOST_LINES) place.append(`and ${text(shown.length - MOST_LINES)} more `);
   for (const { style, label } of others) {
     const entry = document.createElement("span");
     entry.className = "entry";

@@ -56,7 +56,7 @@ function drawOutcome(section) {
     const lines = of(own).filter(([e]) => !hiddenIn(estimators)(e));
     section.crowd(lines.length, BARS);
     const cells = lines.map(([e, mine]) => ({ e, points: [...grouped(mine, (r) => along(x, r))].sort(by(([at]) => at)).map(([at, rs]) => [at, cell(name, rs)]) }));
-    const upper = teacher ? teacherLine(own, x, lines.length) : [];
+    const upper = teacher ? teacherLine(own, x, Math.min(lines.length, MOST_LINES)) : [];
     return { title: label || metricTitle(name), traces: [...upper, ...against(cells, x, estimators)] };
   });
   const others = teacher ? [{ style: { colour: TEACHER, dash: "dashdot" }, label: "teacher (best possible)" }] : [];
@@ -79,7 +79,7 @@ function teacherLine(rows, x, lines) {
 }
 
 function against(cells, x, estimators) { // lines with bands over x; where there is no x, a row with a bar an estimator
-  if (x === NOTHING) return cells.map(({ e, points }, i) => sideBySide(e, points[0][1], cells.length - 1 - i, estimators));
+  if (x === NOTHING) return cells.slice(0, MOST_LINES).map(({ e, points }, i, all) => sideBySide(e, points[0][1], all.length - 1 - i, estimators));
   const reach = Math.max(...cells.flatMap(({ points }) => points.map(([at]) => at))) - Math.min(...cells.flatMap(({ points }) => points.map(([at]) => at)));
   return cells.slice(0, MOST_LINES).flatMap(({ e, points }, i) => {
     const style = styleOf(estimators, e), crowd = cells.length > CROWD;
@@ -114,7 +114,7 @@ function drawAgainst(section, panels, x, words) { // panels from `against`
     const short = (label) => (panels.length > 1 && label.length > 22 ? `${label.slice(0, 21)}…` : label);
     return { ...one, y: { tickmode: "array", tickvals: rows.map((t) => t.y[0]), ticktext: rows.map((t) => escaped(short(t.customdata[0]))), range: [-0.6, rows.length - 0.4], automargin: true, showgrid: false } };
   });
-  drawPanels(section.plot, named, { xtitle: words, ytitle: "", height: 50 + 22 * Math.max(most, 2), apart: ["y"] });
+  drawPanels(section.plot, named, { xtitle: words, ytitle: "", height: 50 + 22 * Math.max(most, 2), alone: 0, apart: ["y"] });
 }
 
 function positiveDecades(panels) { // whether a setting spans more than two powers of ten, and so wants a log axis
@@ -167,7 +167,7 @@ function drawPaired(section) {
     const mine = lines(own).filter(([e]) => !hiddenIn(BASE)(e));
     section.crowd(mine.length, BARS);
     const cells = mine.map(([e, of]) => ({ e, points: [...grouped(of, (r) => along(x, r))].sort(by(([at]) => at)).map(([at, rs]) => [at, summary(rs.map((r) => diffs.get(r)))]) }));
-    const ends = x === NOTHING ? [[0, 0], [-0.6, mine.length - 0.4]] : [[Math.min(...own.map((r) => along(x, r))), Math.max(...own.map((r) => along(x, r)))], [0, 0]];
+    const ends = x === NOTHING ? [[0, 0], [-0.6, Math.min(mine.length, MOST_LINES) - 0.4]] : [[Math.min(...own.map((r) => along(x, r))), Math.max(...own.map((r) => along(x, r)))], [0, 0]];
     return { title: label || "paired differences", traces: [rule(...ends, { line: { color: TRUE, width: 1.2, dash: "solid" } }), ...against(cells, x, BASE)] };
   });
   section.legend(BASE, lines(rows).map(([e]) => e), [{ style: { colour: TRUE, dash: "solid" }, label: "no difference" }]);
