@@ -54,8 +54,8 @@ INDEX = (
 RELIABILITY = (
     "Rows of the last validation, of all chosen seeds, by the preference that the last link predicts for them "
     f"({SHARES} even bins, those with {FEWEST_ROWS} rows or more): the share that prefer response 1 against the mean "
-    f"prediction, with its {LEVEL:.0%} interval (Wilson). A link that is right lies on the diagonal. Beyond the 1% and 99% quantiles of t the link "
-    "counts as flat."
+    f"prediction, with its {LEVEL:.0%} interval (Wilson). A link that is right lies on the diagonal. Beyond the 1% and "
+    "99% quantiles of t the link counts as flat."
 )
 
 
