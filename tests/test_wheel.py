@@ -1,4 +1,4 @@
-"""What travels in the wheel: every source file, every YAML, and nothing else (FACTS 1)."""
+"""What travels in the wheel: every source file, the page's scripts, every YAML, and nothing else (FACTS 1)."""
 
 import subprocess
 import sys
@@ -29,10 +29,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_file_list(wheel: Path):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    code = {str(p.relative_to(ROOT)) for top in ("spo", "hydra_plugins") for p in (ROOT / top).rglob("*.py")}
+    ours = [(ROOT / "spo", "py"), (ROOT / "spo", "js"), (ROOT / "spo", "css"), (ROOT / "hydra_plugins", "py")]
+    code = {str(p.relative_to(ROOT)) for top, end in ours for p in top.rglob(f"*.{end}")}
     assets = {f"spo/{p.relative_to(ROOT)}" for top in ("conf", "sweeps") for p in (ROOT / top).rglob("*.yaml")}
     assert names == code | assets
     assert any(name.startswith("spo/conf/link/") for name in names)
+    assert "spo/report/sweep/assets/page.js" in names
 
 
 def test_an_unpacked_wheel_works_from_anywhere(wheel: Path, tmp_path: Path):

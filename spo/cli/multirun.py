@@ -20,6 +20,7 @@ from spo.submit import Launcher
 from spo.sweep.driver import Driver, Options, Work
 from spo.sweep.slots import NOTHING, Need, Room
 from spo.sweep.store import FAILED, INTERRUPTED, OK, Job, SweepFolder
+from spo.sweep.sync import sync_command
 
 Invocation = Callable[[Composition], Mapping[str, Any]]
 
@@ -108,6 +109,8 @@ class Multirun:
             print(f"spo {self.command.name}: {len(jobs) - done} jobs are not done: {mend}", file=sys.stderr)
         if done:
             self._say(f"the answer: spo report {self.sweep.path}")
+        if upload := sync_command(self.sweep.path):
+            self._say(f"its W&B runs are offline; upload them with `{upload}`")
         return 128 + self.received[0] if self.received else 0 if done == len(jobs) else 1
 
     @property

@@ -14,7 +14,7 @@ from spo.cli.hydra_app import launcher_words, with_launcher_flags
 from spo.errors import ConfigError
 from spo.lock import FolderLock
 from spo.paths import asset_dir
-from spo.sweep.store import OK, QUEUED, RUNNING, Job, SweepFolder, find_sweep, sweeps
+from spo.sweep.store import OK, QUEUED, RUNNING, TABLE, Job, SweepFolder, find_sweep, sweeps
 
 _EVERY_S = 2.0  # between two looks at a sweep that runs
 _SHOWN = 40  # jobs in a table; those of interest first
@@ -112,7 +112,7 @@ def describe(found: SweepFolder, width: int) -> str:
     differing = _differing(jobs)
     lines += [_line(found, job, differing, at_work)[:width] for job in order[:_SHOWN]]
     if len(order) > _SHOWN:
-        lines.append(f"  and {len(order) - _SHOWN} jobs more, in {found.path / 'jobs.parquet'}")
+        lines.append(f"  and {len(order) - _SHOWN} jobs more, in {found.path / TABLE}")
     return "\n".join(lines)
 
 

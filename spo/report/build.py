@@ -12,10 +12,12 @@ from spo.report.results import Result, differences, find_results, flatten
 from spo.report.study import load_study
 from spo.report.study_page import has_study, intro, study_body
 from spo.report.study_tables import main_table
+from spo.report.sweep.build import build_sweep_page
 from spo.report.table import HEAD, as_text, table_rows
 from spo.report.verdict import sentences
 from spo.run_folder import Record
 from spo.study import write
+from spo.sweep.store import RECORD, SweepFolder
 
 FRONTIER = (
     "Each point is the learned policy tilted to another beta, each line one method: further up is more reward, further "
@@ -70,10 +72,12 @@ class Report:
 
 def build_report(folders: Sequence[Path], output: Path, title: str = "Alignment report") -> Report:
     """Figures into output/figures (those of one run into its own RUN/figures), the page into output/report.html, all
-    results of a study as one table into output/study.parquet.
+    results of a study as one table into output/study.parquet. A sweep's folder has the page of a sweep.
 
     DataError where a folder is no run and holds none.
     """
+    if len(folders) == 1 and (folders[0] / RECORD).is_file():
+        return Report(*build_sweep_page(SweepFolder(folders[0]), output, title))
     found = find_results(folders)
     studied = [result for result in found if has_study(found) and result.is_study]
     results = [result for result in found if not any(result is other for other in studied)]

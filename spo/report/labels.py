@@ -8,7 +8,7 @@ import pandas as pd
 
 BASELINE, REFERENCE = "dpo", "known_link"  # methods: that of the differences, and that of the reference line
 PAIR = "pair/"  # how the names of methods begin that are any objective with any link
-_FIRST = (BASELINE, "pspo", "ospo", "rspo")  # the order of methods; the others follow by name
+ESTIMATORS_FIRST = (BASELINE, "pspo", "ospo", "rspo")  # the order of methods; the others follow by name
 _ESTIMATOR = ["method", "objective", "link", "divergence"]
 _OF_DATA = ("truth.", "data.", "evaluate.")  # settings of the condition; the others are the estimator's
 _PLAIN = {"truth", "data_settings"}  # columns whose value says enough without their name
@@ -41,14 +41,16 @@ def labelled(keys: pd.DataFrame) -> pd.DataFrame:
         "own_settings": keys.groupby(_ESTIMATOR)["own_settings"].transform("nunique") > 1,
     }
     keys["kind"] = [
-        " ".join([_method(row["method"]), *(row[name] for name, shown in told.items() if shown.iloc[i] and row[name])])
+        " ".join(
+            [method_name(row["method"]), *(row[name] for name, shown in told.items() if shown.iloc[i] and row[name])]
+        )
         for i, row in enumerate(keys.to_dict("records"))
     ]
     several = keys.groupby("kind")["method"].transform("nunique") > 1
     keys["kind"] = keys["kind"].where(~several, keys["kind"] + " (" + keys["method"] + ")")
     keys["estimator"] = keys["kind"] + (" " + keys["divergence"] if keys["divergence"].nunique() > 1 else "")
-    place = {name: float(i) for i, name in enumerate(_FIRST)} | {REFERENCE: math.inf}
-    order = [place.get(m, place.get(m.partition("_")[0], float(len(_FIRST)))) for m in keys["method"]]
+    place = {name: float(i) for i, name in enumerate(ESTIMATORS_FIRST)} | {REFERENCE: math.inf}
+    order = [place.get(m, place.get(m.partition("_")[0], float(len(ESTIMATORS_FIRST)))) for m in keys["method"]]
     keys = keys.assign(_order=order).sort_values(["_order", "method", "estimator", "condition"], kind="stable")
     return keys.drop(columns="_order").reset_index(drop=True)
 
@@ -60,7 +62,7 @@ def _joined(keys: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     return [", ".join(filter(None, values)) for values in zip(*named, strict=True)] if named else [""] * len(keys)
 
 
-def _method(name: str) -> str:
+def method_name(name: str) -> str:
     """`pspo_spline` -> PSPO spline, `robust_dpo` -> ROBUST DPO, `pair/brier-spline` -> BRIER spline."""
     if name == REFERENCE:
         return "known link"
@@ -68,4 +70,8 @@ def _method(name: str) -> str:
         objective, _, link = name.removeprefix(PAIR).partition("-")
         return f"{objective.upper().replace('_', ' ')} {link.replace('_', ' ')}"
     base, _, rest = name.partition("_")
-    return f"{base.upper()} {rest.replace('_', ' ')}".strip() if base in _FIRST else name.upper().replace("_", " ")
+    return (
+        f"{base.upper()} {rest.replace('_', ' ')}".strip()
+        if base in ESTIMATORS_FIRST
+        else name.upper().replace("_", " ")
+    )

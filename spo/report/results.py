@@ -49,8 +49,12 @@ class Result:
 
         Never both: on training rows t lies wider than on held-out ones, so that the scale of the true link differs.
         """
-        records = _last_of_step(self.run.link_history(), ("step", "kind"))
-        return [record for record in records if record["kind"] == "refit"] or records
+        return [record for record in self.link_records if record["kind"] == "refit"] or self.link_records
+
+    @cached_property
+    def link_records(self) -> list[Record]:
+        """All of the link history, of refits and of validations."""
+        return _last_of_step(self.run.link_history(), ("step", "kind"))
 
     @cached_property
     def diagnoses(self) -> list[Record]:

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from spo.report.drawing import COLOURS, MARKERS, STYLE
 from spo.report.study import Study, shown_shifts
@@ -126,7 +126,7 @@ def _bands(axes: Axes, study: Study, table: pd.DataFrame) -> None:
         if str(label) in study.references:
             continue
         if len(order) > _CROWD:
-            axes.vlines(rows["s"] + aside, rows["low"], rows["high"], color=line.colour, lw=1.1)
+            axes.vlines(rows["s"] + aside, rows["low"], rows["high"], color=line.colour, lw=1.0, alpha=0.4)
         else:
             axes.fill_between(rows["s"], rows["low"], rows["high"], color=line.colour, alpha=0.14, lw=0)
 
@@ -160,6 +160,7 @@ def draw_side_by_side(study: Study, shown: Sequence[Panel]) -> Figure:
                 axes.plot(mean, y, color=line.colour, marker=line.marker or "o", ms=5.5)
             axes.set_yticks(range(len(order)), order)
             axes.set_ylim(-0.6, len(order) - 0.4)
+            axes.xaxis.set_major_locator(MaxNLocator(4))  # of panels side by side the outer ones would touch
             shifts = [f"s = {s:g}" for s in rows["s"].dropna().unique()]
             axes.set_title(", ".join([panel_title(study, panel), *shifts]))
         label_columns(grid, f"reward at KL {study.target:g}")

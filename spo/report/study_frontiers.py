@@ -44,7 +44,7 @@ def draw_frontiers(study: Study) -> Figure:
     shifts = shown_shifts(pd.concat([panel.of(study.free)["s"] for panel in over]), MOST_SHIFTS) if over else []
     cells = list(product(over, shifts)) if several else [(p, math.nan) for p in spread(found, COLUMNS * 2)]
     columns = len(shifts) if several else COLUMNS
-    best = {panel: _mean_frontier(panel.of(study.free), "reward_of_teacher", study.target) for panel, _ in cells}
+    best = {panel: mean_frontier(panel.of(study.free), "reward_of_teacher", study.target) for panel, _ in cells}
     with rc_context(STYLE):
         figure, grid = grid_of(len(cells), height=3.2, alone=6.4, columns=columns, width=2.75 if several else 3.6)
         for axes, (panel, s) in zip(grid, cells, strict=True):
@@ -64,24 +64,26 @@ def draw_frontiers(study: Study) -> Figure:
 
 def _frontiers(axes: Axes, rows: pd.DataFrame, style: dict[str, Line], target: float | None) -> None:
     for label, own in rows.groupby("estimator", observed=True):
-        at, reward = _mean_frontier(own, "reward", target)
+        at, reward = mean_frontier(own, "reward", target)
         axes.plot(at, reward, label=str(label), markevery=_MARKED, **style[str(label)].drawing)
     if target:
         axes.axvline(target, color=GREY, lw=1.0, ls=":", zorder=0)
 
 
-def _mean_frontier(rows: pd.DataFrame, value: str, target: float | None) -> tuple[np.ndarray, np.ndarray]:
+def mean_frontier(
+    rows: pd.DataFrame, value: str, target: float | None, points: int = _FINE
+) -> tuple[np.ndarray, np.ndarray]:
     """KL and the mean over seeds of a reward there, each seed's linear in the root of KL between its rows.
 
     Means at one beta would lie below the frontiers, which are concave: seeds reach different KLs there. A mean ends
     where the first seed ends: over fewer it would jump."""
     reach = float(rows["kl"].max()) or 1.0
-    grid = np.linspace(0, math.sqrt(min(reach, _SHOWN_KL * target) if target else reach), _FINE)
+    grid = np.linspace(0, math.sqrt(min(reach, _SHOWN_KL * target) if target else reach), points)
     rows = rows[["seed", "kl", value]].dropna().sort_values("kl")
     roots = rows.assign(root=np.sqrt(rows["kl"].clip(lower=0)))
     best = [np.interp(grid, own["root"], own[value], right=math.nan) for _, own in roots.groupby("seed")]
-    values = np.array(best).reshape(-1, _FINE)
-    known = np.isfinite(values).all(0) if len(values) else np.zeros(_FINE, dtype=bool)
+    values = np.array(best).reshape(-1, points)
+    known = np.isfinite(values).all(0) if len(values) else np.zeros(points, dtype=bool)
     return grid[known] ** 2, values[:, known].mean(0)
 
 

@@ -204,7 +204,7 @@ class Driver:
 
 
 def final_metrics(run: RunFolder) -> dict[str, float]:
-    """train/loss at the end, and best.json: the step and the validation of the kept weights, reward at the target KL."""
+    """train/loss at the end, and best.json: step and validation of the kept weights, reward at the target KL."""
     found = {"train/loss": run.last("train/loss"), **run.read_json("best.json", {})}
     return {name: float(value) for name, value in found.items() if value is not None and math.isfinite(value)}
 

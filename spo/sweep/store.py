@@ -20,6 +20,7 @@ from spo import __version__
 from spo.errors import ConfigError
 from spo.run_folder import Record, RunFolder
 
+RECORD, TABLE = "sweep.json", "jobs.parquet"
 VERSION = 1  # of sweep.json and jobs.parquet
 METRIC = "metrics/"  # how the columns of numbers begin
 LOG = "log.txt"
@@ -69,12 +70,12 @@ class SweepFolder:
 
     @property
     def exists(self) -> bool:
-        return (self.path / "sweep.json").is_file()
+        return (self.path / RECORD).is_file()
 
     @property
     def record(self) -> Record:
         """sweep.json. ConfigError where it is missing, damaged or of another version."""
-        path = self.path / "sweep.json"
+        path = self.path / RECORD
         if not path.is_file():
             raise ConfigError(f"{self.path} is not the folder of a sweep: it has no {path.name}")
         try:
@@ -140,7 +141,7 @@ class SweepFolder:
 
     def jobs(self) -> list[Job]:
         """The rows of jobs.parquet; none before the first was written. ConfigError where it cannot be read."""
-        path = self.path / "jobs.parquet"
+        path = self.path / TABLE
         if not path.is_file():
             return []
         import pyarrow as pa
@@ -164,12 +165,12 @@ class SweepFolder:
         columns = {key: [getattr(job, key) for job in jobs] for key in _SCHEMA}
         values = {METRIC + name: [job.metrics.get(name, math.nan) for job in jobs] for name in names}
         fields = [(key, _SCHEMA[key](pa)) for key in columns] + [(key, pa.float64()) for key in values]
-        part = self.path / f"jobs.parquet.{os.getpid()}.part"
+        part = self.path / f"{TABLE}.{os.getpid()}.part"
         parquet.write_table(pa.table(columns | values, schema=pa.schema(fields)), part)
-        part.replace(self.path / "jobs.parquet")
+        part.replace(self.path / TABLE)
 
     def _write_record(self, record: Record) -> None:
-        RunFolder(self.path).write_json("sweep.json", record)
+        RunFolder(self.path).write_json(RECORD, record)
 
 
 _SCHEMA: dict[str, Any] = {
@@ -201,14 +202,14 @@ def find_sweep(word: str) -> SweepFolder:
     known = {sweep.id: sweep for sweep in sweeps()}
     if word in known:
         return known[word]
-    folder = f"{word} is a folder without sweep.json. " if Path(word).is_dir() else ""
+    folder = f"{word} is a folder without {RECORD}. " if Path(word).is_dir() else ""
     there = f"There are {', '.join(sorted(known))}" if known else f"There is none below {ROOT}/"
     raise ConfigError(f"there is no sweep {word!r}: {folder}{there}")
 
 
 def sweeps() -> Iterator[SweepFolder]:
     """All below runs/, the oldest first; what is of another version is left out."""
-    found = [SweepFolder(p.parent) for depth in range(_DEPTH) for p in ROOT.glob("*/" * depth + "*/sweep.json")]
+    found = [SweepFolder(p.parent) for depth in range(_DEPTH) for p in ROOT.glob("*/" * depth + f"*/{RECORD}")]
     readable = []
     for sweep in found:
         try:
