@@ -62,7 +62,11 @@ class RunFolder:
         """The resolved configuration as plain dicts, lists and scalars. ConfigError if it is not a run folder."""
         if not self.config_path.is_file():
             raise ConfigError(f"{self.path} is not a run folder: it has no {self.config_path.name}")
-        return _mapping(yaml.safe_load(self.config_path.read_text()), self.config_path)
+        try:
+            found = yaml.safe_load(self.config_path.read_text())
+        except yaml.YAMLError:
+            found = None
+        return _mapping(found, self.config_path)
 
     @cached_property
     def invocation(self) -> Record:
@@ -250,8 +254,14 @@ class RunFolder:
         _replace(self.path / name, json.dumps(_finite(value), indent=1, ensure_ascii=False) + "\n")
 
     def read_json(self, name: str, default: Any = None) -> Any:
+        """Of a whole JSON file. ConfigError if it is damaged: ours are written at once, so something else wrote it."""
         path = self.path / name
-        return json.loads(path.read_text()) if path.exists() else default
+        try:
+            return json.loads(path.read_text()) if path.exists() else default
+        except ValueError:
+            raise ConfigError(
+                f"{path} is damaged: it is no JSON. Remove the folder, and what made it does it anew"
+            ) from None
 
     def _folder(self, name: str) -> Path:
         path = self.path / name
@@ -308,5 +318,7 @@ def _finite(value: Any) -> Any:
 
 def _mapping(value: Any, path: Path) -> Record:
     if not isinstance(value, dict):
-        raise ConfigError(f"{path} is damaged: it holds no mapping of keys to values. Compose the run again")
+        raise ConfigError(
+            f"{path} is damaged: it holds no mapping of keys to values. Remove the folder, and compose the run again"
+        )
     return value

@@ -52,6 +52,7 @@ def prepare(config_dir: str | None) -> None:
     _store_pairs()
     OmegaConf.register_new_resolver("short", short_name, replace=True)
     OmegaConf.register_new_resolver("steps_of", steps_of, replace=True)
+    OmegaConf.register_new_resolver("decay_over", decay_over, replace=True)
     OmegaConf.register_new_resolver("chosen", chosen, replace=True)
     _stamp.cache_clear()  # a command, a sweep
     OmegaConf.register_new_resolver("sweep_id", sweep_id, replace=True)
@@ -104,6 +105,11 @@ def steps_of(passes: int, rows: int, batch: int) -> int:
     if not (isinstance(rows, int) and isinstance(batch, int) and rows > 0 and batch > 0):
         return 1
     return passes * -(-rows // batch)
+
+
+def decay_over(passes: int, rows: int, batch: int) -> float:
+    """1 - 1 / steps: the decay a step of an exponential average that reaches back so many passes over all rows."""
+    return 1.0 - 1.0 / max(2, steps_of(passes, rows, batch))
 
 
 def chosen(group: str, *, _root_: DictConfig) -> str:
