@@ -73,7 +73,8 @@ class Hardware:
     machines; more than one are started by torchrun or Slurm (docs/distributed.md). strategy: how several devices work
     together, None for one device. precision: "32-true" float32; "bf16-mixed" float32 weights, bfloat16 products;
     "bf16-true" bfloat16 weights too (log-probabilities, the index and every link stay float32). threads: CPU threads
-    per process, None for an even share of the cores. launcher: what starts the run, None for this machine at once.
+    per process, None for OMP_NUM_THREADS or an even share of the cores. launcher: what starts the run, None for this
+    machine at once.
     """
 
     accelerator: Literal["cpu", "gpu", "auto"]
@@ -101,9 +102,11 @@ class Hardware:
 
     @property
     def threads_per_process(self) -> int:
-        """CPU threads for torch in each process."""
-        if self.threads is not None:
-            return self.threads
+        """CPU threads for torch in each process. A launcher that runs several jobs gives each its part of the cores in
+        OMP_NUM_THREADS, which counts where `threads` is None."""
+        given = os.environ.get("OMP_NUM_THREADS", "")
+        if self.threads is not None or given.isdecimal():
+            return self.threads or max(1, int(given))
         return max(1, (os.cpu_count() or 1) // (1 if self.devices == "auto" else self.devices))
 
     @property

@@ -22,8 +22,12 @@ def test_one_device():
 def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     ddp = DDP(process_group_backend="gloo", find_unused_parameters=False, broadcast_buffers=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert make().threads_per_process == 8
     assert make(devices=2, strategy=ddp).threads_per_process == 4
+    assert make(threads=3).threads_per_process == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # as a launcher does that shares the cores among jobs
+    assert make().threads_per_process == 2
     assert make(threads=3).threads_per_process == 3
 
 

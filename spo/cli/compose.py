@@ -148,7 +148,8 @@ def _compose_one(
     found = [problem for problem in check_schema(resolved) if problem.split(" ", 1)[0] not in told]
     problems += [_with_origin(problem, overrides) for problem in found]
     words = [line for line in _lines(overrides) if not line.startswith(HYDRAS_OWN)]
-    return Composition(words, resolved, choices, number, str(config.hydra.sweep.subdir)), problems
+    folder = "" if problems else str(config.hydra.sweep.subdir)  # which may name a value that cannot be resolved
+    return Composition(words, resolved, choices, number, folder), problems
 
 
 def _with_origin(problem: str, overrides: list[Override]) -> str:

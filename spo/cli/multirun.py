@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from spo.cli.commands import Command
 from spo.cli.compose import Composition, compose_job
 from spo.cli.instantiate import instantiate
-from spo.errors import ConfigError
+from spo.errors import ConfigError, SpoError
 from spo.hashing import digest
 from spo.lock import FolderLock
 from spo.run_folder import RunFolder
@@ -73,15 +73,25 @@ class Multirun:
         ]
         room.check(needs)
         self._open()
-        driver = Driver(self.sweep, room, starter, options, self._say)
+        try:
+            return self._drive(composed, launchers, needs, Driver(self.sweep, room, starter, options, self._say))
+        except SpoError:
+            self.sweep.end(FAILED)
+            raise
+
+    def _drive(
+        self, composed: list[Composition], launchers: list[Launcher | None], needs: list[Need], driver: Driver
+    ) -> list[Job]:
         rows = [self._row(job, driver.jobs) for job in composed]
+        for row in rows:
+            self.sweep.run(row).status  # noqa: B018  (a damaged folder is named before the first job)
         work = {
             row.job: Work(row, need, launcher, functools.partial(self._prepare, row, job))
             for row, need, launcher, job in zip(rows, needs, launchers, composed, strict=True)
         }
         self.before += sum(w.job.is_done and n not in self.asked for n, w in work.items())
         self.asked |= {n: w.job for n, w in work.items()}
-        self._say(self._plan(list(work.values()), room))
+        self._say(self._plan(list(work.values()), driver.room))
         driver.run(list(work.values()))
         self.received = driver.received
         if driver.stopped:

@@ -191,8 +191,9 @@ _SCHEMA: dict[str, Any] = {
 
 def _job(row: Mapping[str, Any]) -> Job:
     given = {key: row[key] for key in _SCHEMA}
+    given["seconds"] = math.nan if row["seconds"] is None else row["seconds"]
     numbers = {key.removeprefix(METRIC): value for key, value in row.items() if key.startswith(METRIC)}
-    return Job(**given, metrics={name: value for name, value in numbers.items() if not math.isnan(value)})
+    return Job(**given, metrics={k: v for k, v in numbers.items() if v is not None and not math.isnan(v)})
 
 
 def find_sweep(word: str) -> SweepFolder:

@@ -39,7 +39,7 @@ def test_the_script_asks_slurm_for_what_the_config_says(tmp_path: Path, monkeypa
     tool.chmod(0o755)
     shutil.copy(tool, tool.with_name("srun"))
     monkeypatch.setenv("PATH", f"{tool.parent}:/usr/bin:/bin")
-    assert Submitit(**SLURM).start(tmp_path / "run") == 0
+    assert Submitit(**SLURM).start(tmp_path / "run").wait() == 0
     script = (tmp_path / "script.sh").read_text()
     wanted = ["--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4", "--cpus-per-task=8", "--mem=64GB", "--time=90"]
     for line in [*wanted, "--partition=long", "module load cuda"]:
