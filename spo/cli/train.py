@@ -257,6 +257,8 @@ def fit(
             Checkpoints(run.checkpoints, checkpoint_every),
         ],
     )
+    if trainer.is_global_zero:
+        run.update_status(processes=trainer.world_size)
     pairs = trainer.world_size * data.micro_batch
     if data.global_batch % pairs:
         raise ConfigError(

@@ -113,5 +113,5 @@ def tiny(tiny_llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def here(monkeypatch: pytest.MonkeyPatch) -> Here:
     """`here("train", ...)`: main, and the child's work in this process too; returns the exit code."""
     monkeypatch.setattr(sys, "argv", list(sys.argv))
-    monkeypatch.setattr("spo.cli.launch.run_child", execute)
+    monkeypatch.setattr("spo.cli.launch.run_child", lambda launcher, folder: execute(folder))
     return lambda *words: main(list(words))
