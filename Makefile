@@ -66,7 +66,6 @@ quickstart-smoke: $(STAMP)
 define line
 rm -rf runs/$(1)
 $(BIN)/spo label n_prompts=$(2) hydra.run.dir=runs/$(1)/label
-$(BIN)/spo precompute data.train_path=runs/$(1)/label/rows.jsonl truth=shifted_mixture hydra.run.dir=runs/$(1)/precompute
 $(BIN)/spo train experiment=$(1) method=dpo hydra.run.dir=runs/$(1)/dpo
 $(BIN)/spo train experiment=$(1) method=pspo hydra.run.dir=runs/$(1)/pspo
 $(BIN)/spo report runs/$(1)

@@ -43,7 +43,7 @@ def test_an_experiment_runs_to_its_end(
     experiment: Path, tiny: list[str], here: Here, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tabular = "policy: tabular" in experiment.read_text()
-    stored = "reference: table" in experiment.read_text() or "- quickstart" in experiment.read_text()
+    stored = "reference: table" in experiment.read_text()
     words = [] if tabular else tiny
     reference = [table(here, words, experiment)] if stored else []
     done = here(

@@ -14,6 +14,7 @@ from spo.cli import main
 from spo.cli.execute import execute
 from spo.loop import GracefulStop
 from spo.run_folder import RunFolder
+from spo.submit import Launcher
 from tests.tiny import write_pairs
 from tests.wandb_reader import OfflineRun, find
 
@@ -65,7 +66,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, tiny_llama_dir: Path) -> Swe
     return Sweep(path, done, interrupted)
 
 
-def as_a_job(path: Path) -> int:
+def as_a_job(launcher: Launcher, path: Path) -> int:
     run = RunFolder(path)
     run.write_json("invocation.json", run.invocation | {"sweep": {"id": ID, "folder": str(path.parent)}})
     return execute(path)
