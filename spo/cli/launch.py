@@ -39,7 +39,8 @@ from spo.paths import PACKAGE
 from spo.run_folder import RunFolder
 from spo.submit import ThisMachine
 
-_OF_A_START = ("hydra.sweep.dir=", "hydra.launcher.")  # what `spo sweep resume` gives anew
+# what `spo sweep resume` gives anew; the other options of a launcher are those of the cluster
+_OF_A_START = ("hydra.sweep.dir=", *(f"hydra.launcher.{key}=" for key in ("fail_fast", "retries", "max_jobs")))
 _QUIET = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]  # our own output only
 
 

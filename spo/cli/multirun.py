@@ -161,7 +161,7 @@ class Multirun:
         folder = composed.folder
         if folder in taken or not self._is_free_for(composed, folder):
             folder = f"{folder}_{key[:_DIGITS]}"
-        row = Job(len(rows), folder, composed.overrides, key)
+        row = Job(1 + max((row.job for row in rows), default=-1), folder, composed.overrides, key)
         rows.append(row)
         return row
 
