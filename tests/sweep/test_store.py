@@ -1,9 +1,11 @@
 """A sweep's folder: what is written is read, a reader never sees half a table, what is of another kind is refused."""
 
+import fcntl
 import math
 import multiprocessing
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -150,3 +152,25 @@ def test_a_lock_ends_with_its_holder(tmp_path: Path):
     assert lock.holder == str(os.getpid())
     lock.release()
     assert not lock.held
+
+
+def test_one_who_looks_keeps_no_other_from_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`spo sweep status` holds it for a moment; it asks for a shared one, which NFS gives for a file opened to read."""
+    kinds = []
+    original = fcntl.flock
+
+    def flock(file: int, kind: int) -> None:
+        kinds.append(kind)
+        original(file, kind)
+
+    lock = FolderLock(tmp_path)
+    assert lock.take()
+    lock.release()
+    with lock.path.open() as looking, monkeypatch.context() as patched:
+        original(looking, fcntl.LOCK_SH)
+        patched.setattr(time, "sleep", lambda seconds: original(looking, fcntl.LOCK_UN))
+        assert lock.take()
+    lock.release()
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert not lock.held
+    assert kinds == [fcntl.LOCK_SH | fcntl.LOCK_NB]
