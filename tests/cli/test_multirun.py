@@ -161,6 +161,14 @@ def test_what_ends_between_two_jobs_is_noted(spo: Spo, monkeypatch: pytest.Monke
     assert SweepFolder("all").record["state"] == "failed"
 
 
+def test_a_long_list_of_values_is_no_path(spo: Spo, capfd: pytest.CaptureFixture[str]):
+    """Longer than the name of a file may be, which the system says with an error."""
+    words = ["data_path=x", f"seed={','.join(map(str, range(200)))}", "mode=nosuch", "hydra.sweep.dir=all"]
+    assert spo("fit", "-m", *words) == 2
+    assert "Traceback" not in (err := capfd.readouterr().err)
+    assert "mode is 'nosuch'" in err
+
+
 def test_what_a_constructor_prints_is_no_problem(spo: Spo):
     Path("my_link.py").write_text(
         "from toy_targets import Link\nclass Mine(Link):\n    def __init__(self):\n        print('hello')\n"
