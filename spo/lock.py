@@ -3,6 +3,7 @@
 import fcntl
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import TracebackType
 from spo.errors import SpoError
 
 NAME = ".lock"
+_A_LOOK_S = 0.02  # more than `held` takes
 
 
 @contextmanager
@@ -35,12 +37,14 @@ class FolderLock:
         self._file: int | None = None
 
     def take(self) -> bool:
-        """Whether it was free; never waits. OSError where the folder cannot be written."""
+        """Whether it was free; waits no longer than for one who looks. OSError where the folder cannot be written."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)  # closed in a child: no descendant holds it
         if not _lock(file, self.path):
-            os.close(file)
-            return False
+            time.sleep(_A_LOOK_S)
+            if not _lock(file, self.path):  # nor was it held by one who only looked whether it is
+                os.close(file)
+                return False
         os.ftruncate(file, 0)
         os.write(file, str(os.getpid()).encode())
         self._file = file
@@ -58,7 +62,7 @@ class FolderLock:
         if self._file is not None or not self.path.exists():
             return self._file is not None
         with self.path.open("r") as file:
-            free = _lock(file.fileno(), self.path)
+            free = _lock(file.fileno(), self.path, fcntl.LOCK_SH)  # NFS gives no other for a file that is only read
         return not free
 
     @property
@@ -75,10 +79,10 @@ class FolderLock:
         self.release()
 
 
-def _lock(file: int, path: Path) -> bool:
+def _lock(file: int, path: Path, kind: int = fcntl.LOCK_EX) -> bool:
     """Whether it was free. SpoError where the file system has no locks."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
         return True
     except BlockingIOError:
         return False

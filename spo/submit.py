@@ -4,6 +4,7 @@ Imports no torch, for the command line asks it.
 """
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -46,6 +47,10 @@ class Launcher(ABC):
     """Starts `spo execute RUN` where the run is to be computed."""
 
     @abstractmethod
+    def check(self) -> None:
+        """ConfigError where it can start nothing from here; asked before the first of many."""
+
+    @abstractmethod
     def start(
         self, run: Path, *, processes: int = 1, environment: Mapping[str, str] | None = None, log: Path | None = None
     ) -> Started:
@@ -69,6 +74,9 @@ class Ended(Started):
 
 class ThisMachine(Launcher):
     """A process of this machine, in a session of its own; one that is killed with SIGKILL takes it along."""
+
+    def check(self) -> None:
+        """It can."""
 
     def start(
         self, run: Path, *, processes: int = 1, environment: Mapping[str, str] | None = None, log: Path | None = None
@@ -129,6 +137,9 @@ class Torchrun(Launcher):
         if self.nodes < 1 or self.processes < 1:
             raise ConfigError(f"nodes is {self.nodes} and processes {self.processes}: give counts >= 1")
 
+    def check(self) -> None:
+        """It starts nothing."""
+
     def start(
         self, run: Path, *, processes: int = 1, environment: Mapping[str, str] | None = None, log: Path | None = None
     ) -> Started:
@@ -164,6 +175,8 @@ class Submitit(Launcher):
     def __post_init__(self) -> None:
         counts = {name: getattr(self, name) for name in ("nodes", "tasks_per_node", "cpus_per_task", "minutes")}
         problems = [f"{name} is {value}: give a count >= 1" for name, value in counts.items() if value < 1]
+        if self.executor not in ("slurm", "local"):
+            problems.append(f"executor is {self.executor!r}: give slurm or local")
         if self.gpus_per_node < 0:
             problems.append(f"gpus_per_node is {self.gpus_per_node}: give 0 or a count")
         if not self.memory_gb > 0:
@@ -175,23 +188,29 @@ class Submitit(Launcher):
         if problems:
             raise ConfigError("; ".join(problems))
 
+    def check(self) -> None:
+        if importlib.util.find_spec("submitit") is None:
+            raise ConfigError('hardware=slurm and hydra/launcher=submitit need submitit: pip install "spo[slurm]"')
+        if self.executor == "slurm" and shutil.which("sbatch") is None:
+            raise ConfigError(
+                "the launcher's executor is slurm, but this machine has no sbatch: submit from a login node of the "
+                "cluster, or give hardware.launcher.executor=local (hydra.launcher.executor=local)"
+            )
+
     def start(
         self, run: Path, *, processes: int = 1, environment: Mapping[str, str] | None = None, log: Path | None = None
     ) -> Started:
-        if self.executor == "slurm" and shutil.which("sbatch") is None:
-            raise ConfigError(
-                "hardware.launcher.executor is slurm, but this machine has no sbatch: submit from a login node of the "
-                "cluster, or give hardware.launcher.executor=local"
-            )
-        try:
-            from submitit import AutoExecutor
-            from submitit.core.utils import CommandFunction
-        except ImportError:
-            raise ConfigError('hardware=slurm needs submitit: pip install "spo[slurm]"') from None
+        self.check()
+        from submitit import AutoExecutor
+        from submitit.core.utils import CommandFunction
+
         executor = AutoExecutor(folder=run / "submitit" / "%j", cluster=self.executor)
         executor.update_parameters(**self._parameters(run.name))
         command = [sys.executable, "-m", "spo", "execute", str(run)]
-        job: Any = executor.submit(CommandFunction(command, verbose=True))
+        try:
+            job: Any = executor.submit(CommandFunction(command, verbose=True))
+        except RuntimeError as error:  # submitit's FailedJobError, with what sbatch said
+            raise ConfigError(f"the cluster refused the job: {error}") from error
         print(f"submitted job {job.job_id}; its output: {job.paths.stdout}", flush=True)
         return _Submitted(job, run, log) if self.wait else Ended(0)
 

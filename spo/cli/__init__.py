@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from spo.cli.commands import Command
 
 
+INTERRUPTED = 130  # 128 + SIGINT
 OUTPUT_CLOSED = 141  # 128 + SIGPIPE: whoever read our output went away, as in `spo train --help | head`
 
 
@@ -21,6 +22,9 @@ def main(arguments: list[str] | None = None, conf: Path | None = None) -> int:
         code = _main(sys.argv[1:] if arguments is None else arguments, conf)
         sys.stdout.flush()  # here, where a reader that is gone can still be told from a fault
         return code
+    except KeyboardInterrupt:  # before the first job or after the last; in between it is passed on to them
+        print("spo: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
         return OUTPUT_CLOSED

@@ -28,7 +28,7 @@ def check_in_child(configs: list[Mapping[str, Any]]) -> list[str]:
     )
     if done.returncode not in (0, 2):
         return [f"the jobs could not be checked (exit code {done.returncode}): see above"]
-    return done.stdout.splitlines()
+    return done.stdout.splitlines() if done.returncode else []
 
 
 @contextlib.contextmanager

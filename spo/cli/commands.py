@@ -1,5 +1,6 @@
 """The commands that there are: the files conf/<command>.yaml whose first line is `# spo <command> ...`."""
 
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,14 @@ class Command:
 
     def _is_override(self, word: str) -> bool:
         """key=value or ~key; a folder that is there and has "=" in its name is the positional."""
-        return ("=" in word or word.startswith("~")) and not (self.positional and Path(word).exists())
+        return ("=" in word or word.startswith("~")) and not (self.positional and _is_there(word))
+
+
+def _is_there(word: str) -> bool:
+    """A long grid is no path: the system refuses to look for it."""
+    with contextlib.suppress(OSError, ValueError):
+        return Path(word).exists()
+    return False
 
 
 def quote(text: str) -> str:

@@ -58,6 +58,7 @@ def execute_on(path: str | Path, processes: int) -> int:
     if not _settle(run):
         return INTERRUPTED
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    os.environ[PARENT_VARIABLE] = str(os.getpid())  # a killed torchrun takes its processes along, too
     os.execv(sys.executable, [sys.executable, *torchrun, "-m", "spo", "execute", str(run.path)])
 
 
@@ -90,7 +91,8 @@ def check(configs: list[Mapping[str, Any]]) -> list[str]:
 
 def check_stdin() -> int:
     """`spo execute --check`: a JSON list of configs on standard input, problems on standard output, one a line."""
-    problems = check(json.load(sys.stdin))
+    with contextlib.redirect_stdout(sys.stderr):  # what a constructor prints is no problem
+        problems = check(json.load(sys.stdin))
     print("\n".join(problems), end="")
     return MENDABLE if problems else OK
 

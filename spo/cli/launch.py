@@ -39,7 +39,8 @@ from spo.paths import PACKAGE
 from spo.run_folder import RunFolder
 from spo.submit import ThisMachine
 
-_OF_A_START = ("hydra.sweep.dir=", "hydra.launcher.")  # what `spo sweep resume` gives anew
+# what `spo sweep resume` gives anew; the other options of a launcher are those of the cluster
+_OF_A_START = ("hydra.sweep.dir=", *(f"hydra.launcher.{key}=" for key in ("fail_fast", "retries", "max_jobs")))
 _QUIET = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]  # our own output only
 
 
@@ -74,6 +75,8 @@ def launch(command: Command, arguments: list[str]) -> int:
             return _refuse(command, [explain(error)])
         except ConfigError as error:
             return _refuse(command, str(error).splitlines())
+        except BrokenPipeError:
+            raise  # whoever read our output went away
         except OSError as error:
             return _refuse(command, [f"the run folder cannot be made: {error}"])
 
@@ -134,9 +137,19 @@ def _multirun(command: Command, flags: Namespace, words: list[str], line: str, j
         invocation=lambda job: _invocation(command, line, job.overrides, job.choices) | {"git_commit": commit},
     )
     app = GlobalHydra.instance().hydra
-    with contextlib.suppress(SweepEnded):
-        app.multirun(command.name, multirun, [*_QUIET, *words, "hydra.mode=MULTIRUN"])  # type: ignore[union-attr]
-    return multirun.finish()
+    try:
+        with contextlib.suppress(SweepEnded):
+            app.multirun(command.name, multirun, [*_QUIET, *words, "hydra.mode=MULTIRUN"])  # type: ignore[union-attr]
+        return multirun.finish()
+    except OSError as error:
+        multirun.abandon(error)
+        if isinstance(error, BrokenPipeError):
+            raise
+        where = f"the sweep's folder {multirun.folder} cannot be written ({error})"
+        return _refuse(command, [f"{where}: mend that, or give another with hydra.sweep.dir=FOLDER"])
+    except BaseException as error:
+        multirun.abandon(error)
+        raise
 
 
 def _task(command: Command, line: str, config: DictConfig) -> int:

@@ -1,6 +1,8 @@
 """`spo COMMAND -m`: from overrides to jobs in a sweep's folder, and what is said of them at the end."""
 
+import contextlib
 import functools
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +21,7 @@ from spo.run_folder import RunFolder
 from spo.submit import Launcher
 from spo.sweep.driver import Driver, Options, Work
 from spo.sweep.slots import NOTHING, Need, Room
-from spo.sweep.store import FAILED, INTERRUPTED, OK, Job, SweepFolder
+from spo.sweep.store import FAILED, INTERRUPTED, OK, SUBMITTED, Job, SweepFolder
 from spo.sweep.sync import sync_command
 
 Invocation = Callable[[Composition], Mapping[str, Any]]
@@ -72,19 +74,19 @@ class Multirun:
             for job, launcher in zip(composed, launchers, strict=True)
         ]
         room.check(needs)
+        for launcher in [starter, *filter(None, launchers)]:
+            launcher.check()
+        for job in composed:
+            self._check_folder(job)
         self._open()
-        try:
-            return self._drive(composed, launchers, needs, Driver(self.sweep, room, starter, options, self._say))
-        except SpoError:
-            self.sweep.end(FAILED)
-            raise
+        return self._drive(composed, launchers, needs, Driver(self.sweep, room, starter, options, self._say))
 
     def _drive(
         self, composed: list[Composition], launchers: list[Launcher | None], needs: list[Need], driver: Driver
     ) -> list[Job]:
         rows = [self._row(job, driver.jobs) for job in composed]
         for row in rows:
-            self.sweep.run(row).status  # noqa: B018  (a damaged folder is named before the first job)
+            driver.look_again(row)  # a damaged folder is named before the first job
         work = {
             row.job: Work(row, need, launcher, functools.partial(self._prepare, row, job))
             for row, need, launcher, job in zip(rows, needs, launchers, composed, strict=True)
@@ -100,14 +102,17 @@ class Multirun:
 
     def finish(self) -> int:
         """Say how it ended, and note it. Returns 0, 1 where a job failed, 128 + the signal that interrupted it."""
-        jobs = list(self.asked.values())
+        self._open()  # a search that was finished has asked for nothing
+        jobs = self.sweep.jobs() if self._is_search else list(self.asked.values())
+        self.before += sum(job.is_done and job.job not in self.asked for job in jobs)
         failed = [job for job in jobs if job.status == FAILED]
-        done = sum(job.is_done for job in jobs)
+        done, submitted = sum(job.is_done for job in jobs), sum(job.status == SUBMITTED for job in jobs)
         self.sweep.end(INTERRUPTED if self.received else OK if done == len(jobs) else FAILED)
         if self._lock is not None:
             self._lock.release()
         before = f", {self.before} of them before" if self.before else ""
-        self._say(f"{done} of {len(jobs)} jobs ok{before}")
+        elsewhere = f" or submitted ({submitted})" if submitted else ""
+        self._say(f"{done} of {len(jobs)} jobs ok{elsewhere}{before}")
         for job in failed:
             print(
                 f"  exit code {job.exit_code}: {' '.join(job.overrides)}  ({self.sweep.path / job.folder})",
@@ -115,13 +120,27 @@ class Multirun:
             )
             print("".join(f"    {line}\n" for line in self.sweep.tail(job, _TAIL)), end="", file=sys.stderr)
         if done < len(jobs):
-            mend = f"`spo sweep resume {self.shown}` does what is not done"
+            mend = f"`spo sweep resume {shlex.quote(self.shown)}` does what is not done"
+            if self._is_search and len(failed) == len(jobs) - done and not self.received:
+                mend = "they are failed trials of the search, and stay so"
             print(f"spo {self.command.name}: {len(jobs) - done} jobs are not done: {mend}", file=sys.stderr)
         if done:
-            self._say(f"the answer: spo report {self.sweep.path}")
+            self._say(f"the answer: spo report {shlex.quote(str(self.sweep.path))}")
         if upload := sync_command(self.sweep.path):
             self._say(f"its W&B runs are offline; upload them with `{upload}`")
         return 128 + self.received[0] if self.received else 0 if done == len(jobs) else 1
+
+    def abandon(self, error: BaseException) -> None:
+        """Note that it ended before its time."""
+        if self._lock is not None:
+            with contextlib.suppress(SpoError, OSError):
+                self.sweep.end(INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED)
+            self._lock.release()
+
+    @property
+    def _is_search(self) -> bool:
+        """Its jobs are proposed while it runs: no command asks for all of them, and each is asked for once."""
+        return any(job.number is None for job in self.jobs)
 
     @property
     def shown(self) -> str:
@@ -152,6 +171,15 @@ class Multirun:
         self.sweep.create(self.identity, self.name)
         self.sweep.begin(self.request)
 
+    def _check_folder(self, composed: Composition) -> None:
+        """A job has a folder of its own: in the sweep's it would wait for the sweep to end."""
+        sweep = self.sweep.path.resolve()
+        if sweep.is_relative_to((sweep / composed.folder).resolve()):
+            raise ConfigError(
+                f"hydra.sweep.subdir is {composed.folder!r}, which is no folder in the sweep's: give each job one, "
+                "such as hydra.sweep.subdir='${hydra.job.num}'"
+            )
+
     def _row(self, composed: Composition, rows: list[Job]) -> Job:
         """Its row in the table, by its config; a new one where there is none. A folder holds one config for ever."""
         key = digest([self.command.name, composed.config])
@@ -161,7 +189,7 @@ class Multirun:
         folder = composed.folder
         if folder in taken or not self._is_free_for(composed, folder):
             folder = f"{folder}_{key[:_DIGITS]}"
-        row = Job(len(rows), folder, composed.overrides, key)
+        row = Job(1 + max((row.job for row in rows), default=-1), folder, composed.overrides, key)
         rows.append(row)
         return row
 

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from spo.cli.commands import Command
+from spo.cli.commands import Command, quote
 from spo.cli.hydra_app import launcher_words, with_launcher_flags
-from spo.errors import ConfigError
+from spo.errors import MENDABLE, ConfigError
 from spo.lock import FolderLock
 from spo.paths import asset_dir
 from spo.sweep.store import OK, QUEUED, RUNNING, TABLE, Job, SweepFolder, find_sweep, sweeps
@@ -36,6 +36,9 @@ def sweep(words: list[str], commands: dict[str, Command]) -> int:
         if first in ("", "-h", "--help"):
             print(f"{USAGE}\n\nSweeps:\n{_known_files()}")
             return 0 if first else 2
+        if first == "status" and {"-h", "--help"} & set(rest):
+            print(USAGE)
+            return 0
         if first == "status":
             return _status(_one(rest, "status")) if rest else _list()
         if first == "resume":
@@ -61,24 +64,36 @@ def _resume(words: list[str], commands: dict[str, Command]) -> int:
     flags = parser.parse_args(words)
     found = find_sweep(flags.id)
     record, place = found.record, found.path.resolve()
+    if not record["commands"]:
+        raise ConfigError(f"{found.path} knows no command: give the sweep's again, with hydra.sweep.dir={found.path}")
     code = 0
     for command in record["commands"]:
         if not Path(command["folder"]).is_dir():
-            raise ConfigError(f"{command['folder']}, where the sweep was begun, is gone: paths in it cannot be found")
+            raise ConfigError(
+                f"{command['folder']}, where the sweep was begun, is gone: paths in it cannot be found. Give its "
+                f"command again where they can be, with hydra.sweep.dir={place}: {command['command_line']}"
+            )
         config_dir = ["--config-dir", command["config_dir"]] if command["config_dir"] else []
-        again = ["-m", *config_dir, *command["words"], f"hydra.sweep.dir='{place}'", *launcher_words(flags)]
+        again = ["-m", *config_dir, *command["words"], f"hydra.sweep.dir={quote(str(place))}", *launcher_words(flags)]
         with contextlib.chdir(command["folder"]):
             code = max(code, launch(commands[command["command"]], again))
-    _drop_unasked(SweepFolder(place))
+        if code > MENDABLE or (code and flags.fail_fast):  # interrupted, or to end with the first failure
+            return code
+    if code == 0:
+        _drop_unasked(SweepFolder(place))
     return code
 
 
 def _drop_unasked(found: SweepFolder) -> None:
-    """Jobs that never began and that no command asks for any more, since its configuration has changed."""
-    jobs = found.jobs()
-    kept = [job for job in jobs if job.attempts or job.status != QUEUED]
-    if len(kept) < len(jobs):
-        found.save(kept)
+    """Jobs that never began and that no command asks for any more, since its configuration has changed. All that is
+    asked for is done, so nothing else is queued; unless another command has just begun to work here."""
+    with FolderLock(found.path) as lock:
+        if not lock.take():
+            return
+        jobs = found.jobs()
+        kept = [job for job in jobs if job.attempts or job.status != QUEUED]
+        if len(kept) < len(jobs):
+            found.save(kept)
 
 
 def _status(word: str) -> int:
@@ -150,8 +165,12 @@ def _left(jobs: Sequence[Job]) -> str | None:
 def _list() -> int:
     found = list(sweeps())
     for one in found:
-        jobs = one.jobs()
         record = one.record
+        try:
+            jobs = one.jobs()
+        except ConfigError as error:  # of one sweep: the others are shown
+            print(f"{one.id:<48} {error}")
+            continue
         state = record["state"] if FolderLock(one.path).held or record["state"] != RUNNING else "stopped"
         print(f"{one.id:<48} {state:<12} {sum(job.is_done for job in jobs)} of {len(jobs)} jobs done  {one.path}")
     if not found:

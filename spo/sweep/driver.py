@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from spo.errors import MENDABLE, ConfigError
+from spo.errors import MENDABLE, ConfigError, SpoError
 from spo.lock import FolderLock
 from spo.run_folder import RunFolder
-from spo.submit import Launcher, Started
+from spo.submit import Ended, Launcher, Started
 from spo.sweep.slots import Need, Room, Slot
 from spo.sweep.store import (
     FAILED,
@@ -76,6 +76,7 @@ class Driver:
         self.sweep, self.room, self.launcher, self.options, self.say = sweep, room, launcher, options, say
         self.jobs = sweep.jobs()
         self.received: list[int] = []  # signals
+        self._passed_on = 0  # of them
         self._running: list[_Running] = []
         self._waiting_said: set[int] = set()
         self._failed = False
@@ -92,6 +93,7 @@ class Driver:
         with self._signals():
             while self._running or (waiting and not self.stopped):
                 self._begin_what_fits(waiting)
+                self._pass_on()
                 for running in [r for r in self._running if r.started.poll() is not None]:
                     self._running.remove(running)
                     self.room.give_back(running.slot)
@@ -110,6 +112,14 @@ class Driver:
     def stopped(self) -> bool:
         """Nothing more is begun: it was interrupted, or a job failed under fail_fast."""
         return bool(self.received) or self._failed
+
+    def look_again(self, job: Job) -> None:
+        """Whether what the table calls done is done still: its folder may be gone, and what was submitted has ended."""
+        state = self.sweep.run(job).status.get("state")
+        if job.status == SUBMITTED and state == "ok":
+            self._record_end(job, 0)
+        elif (job.status == OK and state != "ok") or (job.status == SUBMITTED and state in (FAILED, INTERRUPTED)):
+            job.status = QUEUED
 
     def _begin_what_fits(self, waiting: list[Work]) -> None:
         for work in list(waiting):
@@ -139,14 +149,21 @@ class Driver:
             self.room.give_back(slot)
             self._ended += 1
             self._record_end(job, 0)
+            self._tell(job, again=False)
             self.sweep.save(self.jobs)
             return
         work.prepare()
-        job.status, job.started, job.finished, job.exit_code = RUNNING, now(), None, None
+        job.status, job.started, job.finished, job.exit_code, job.seconds = RUNNING, now(), None, None, math.nan
         job.attempts += 1
         self.sweep.save(self.jobs)  # before it starts: what is killed now was an attempt
         start = (work.launcher or self.launcher).start
-        started = start(run.path, processes=work.need.processes, environment=slot.environment, log=self.sweep.log(job))
+        log = self.sweep.log(job)
+        try:
+            started = start(run.path, processes=work.need.processes, environment=slot.environment, log=log)
+        except (SpoError, OSError) as error:  # a cluster that refuses one job: the others are not harmed
+            with log.open("a") as file:
+                file.write(f"{error}\n")
+            started = Ended(MENDABLE)
         self._running.append(_Running(work, started, slot, time.monotonic()))
 
     def _settle(self, running: _Running, tries: dict[int, int]) -> bool:
@@ -164,36 +181,47 @@ class Driver:
     def _record_end(self, job: Job, code: int) -> None:
         run = self.sweep.run(job)
         status = run.status
-        job.exit_code, job.finished, job.run_id = code, now(), status.get("wandb_run_id")
+        job.exit_code, job.run_id = code, status.get("wandb_run_id")
+        job.finished = (status.get("state") == OK and status.get("finished")) or now()  # found done, it ended long ago
         if job.started and math.isnan(job.seconds) and status.get("finished"):
             job.seconds = (_time(status["finished"]) - _time(job.started)).total_seconds()
         if code == 0:
             job.status = OK if status.get("state") == "ok" else SUBMITTED
             job.message, job.metrics = "", final_metrics(run)
             return
-        stopped = code in (128 + signal.SIGINT, 128 + signal.SIGTERM) and self.stopped
-        job.status = INTERRUPTED if stopped else FAILED
-        job.message = _why(status, code, self.sweep.tail(job, 1))
+        by_signal = code in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+        cut_off = (
+            status.get("exit_code") != code
+        )  # it could not write down how it ended: we killed it, or before it began
+        job.status = INTERRUPTED if self.stopped and (by_signal or cut_off) else FAILED
+        job.message = INTERRUPTED if self.stopped and cut_off else _why(status, code, self.sweep.tail(job, 1))
 
     def _tell(self, job: Job, again: bool) -> None:
-        took = f"{job.seconds / 60:.0f} min" if job.seconds >= _LONG_S else f"{job.seconds:.0f} s"
         how = f"ended with exit code {job.exit_code} and is tried again" if again else job.status
+        took = f"{job.seconds / 60:.0f} min" if job.seconds >= _LONG_S else f"{job.seconds:.0f} s"
+        after = "" if math.isnan(job.seconds) else f" after {took}"
         why = f": {job.message}" if job.message else ""
-        self.say(f"{self._ended} of {self._of}  {how} after {took}  {job.folder}{why}")
+        self.say(f"{self._ended} of {self._of}  {how}{after}  {job.folder}{why}")
 
     def _stop_all(self, number: int) -> None:
         for running in self._running:
             running.started.stop(number)
 
+    def _pass_on(self) -> None:
+        """Signals to the jobs, which stop at their next step; the third kills them."""
+        while self._passed_on < len(self.received):
+            number = self.received[self._passed_on]
+            self._passed_on += 1
+            if self._passed_on == 1:
+                self.say("stopping: the jobs under way end at their next optimizer step")
+            self._stop_all(number if self._passed_on < _PATIENCE else signal.SIGKILL)
+
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM are passed on to the jobs, which stop at their next step; the third kills them."""
+        """SIGINT and SIGTERM are noted: they may come while a job is being started, or a line printed."""
 
         def handle(number: int, frame: object) -> None:
             self.received.append(number)
-            if len(self.received) == 1:
-                self.say("stopping: the jobs under way end at their next optimizer step")
-            self._stop_all(number if len(self.received) < _PATIENCE else signal.SIGKILL)
 
         old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -1,5 +1,6 @@
 """What a machine has for jobs, what a job asks for, and who has what. Imports no torch, which takes its time."""
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -154,11 +155,15 @@ class Slots(Room):
         self._jobs -= 1
 
 
+_NO_DEVICE = ("", "-1", "NoDevFiles")  # hides itself and all after it
+
+
 def visible_gpus() -> tuple[str, ...]:
     """Those that CUDA_VISIBLE_DEVICES names, else all that nvidia-smi lists."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
-        return tuple(name.strip() for name in named.split(",") if name.strip())
+        names = (name.strip() for name in named.split(","))
+        return tuple(itertools.takewhile(lambda name: name not in _NO_DEVICE, names))  # as CUDA reads it
     if shutil.which("nvidia-smi") is None:
         return ()
     query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]

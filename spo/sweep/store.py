@@ -28,6 +28,8 @@ QUEUED, RUNNING, OK, FAILED, INTERRUPTED = "queued", "running", "ok", "failed", 
 SUBMITTED = "submitted"  # to a cluster that nobody waits for
 ROOT = Path("runs")  # below which `find_sweep` looks
 _DEPTH = 3  # folders below it
+_HOW = ("hydra.launcher.", "hydra/launcher=", "hydra.sweeper.")  # words that say how jobs are run or proposed
+_SPACE = "hydra.sweeper.params"  # what is tried
 
 
 @dataclass
@@ -103,16 +105,27 @@ class SweepFolder:
                 "version": VERSION,
                 "id": identity,
                 "name": name,
+                "command": None,
+                "command_line": "",
+                "words": [],
                 "commands": [],
                 "created": now(),
+                "spo_version": __version__,
+                "git_commit": None,
                 "host": socket.gethostname(),
+                "state": RUNNING,
+                "finished": None,
             }
         )
 
     def begin(self, command: Mapping[str, Any]) -> None:
-        """Note a command that is about to run (command, command_line, words, ...); once, if it is given again."""
+        """Note a command that is about to run (command, command_line, words, ...). The newest counts, if it asks for
+        the same jobs as another: `resume` then has its launcher, its number of trials, its metric."""
         record = self.record
-        if all(known["words"] != command["words"] for known in record["commands"]):
+        asked = [_asks(known) for known in record["commands"]]
+        if (asks := _asks(command)) in asked:
+            record["commands"][asked.index(asks)] = dict(command)
+        else:
             record["commands"].append(dict(command))
         first = {key: record["commands"][0][key] for key in ("command", "command_line", "words")}
         made = {"spo_version": __version__, "git_commit": command["git_commit"]}
@@ -189,6 +202,12 @@ _SCHEMA: dict[str, Any] = {
 }
 
 
+def _asks(command: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a command asks for, without how: its words but those of Hydra's launcher and sweeper. A space is what."""
+    how = [word.startswith(_HOW) and not word.startswith(_SPACE) for word in command["words"]]
+    return (command["command"], *(word for word, is_how in zip(command["words"], how, strict=True) if not is_how))
+
+
 def _job(row: Mapping[str, Any]) -> Job:
     given = {key: row[key] for key in _SCHEMA}
     given["seconds"] = math.nan if row["seconds"] is None else row["seconds"]
@@ -200,10 +219,17 @@ def find_sweep(word: str) -> SweepFolder:
     """The sweep of this folder, or of this id below runs/. ConfigError lists those that there are."""
     if (given := SweepFolder(word)).exists:
         return given
-    known = {sweep.id: sweep for sweep in sweeps()}
-    if word in known:
-        return known[word]
-    folder = f"{word} is a folder without {RECORD}. " if Path(word).is_dir() else ""
+    known: dict[str, SweepFolder] = {}
+    meant = []
+    for sweep in sweeps():
+        known[sweep.id] = sweep
+        if word in (sweep.id, sweep.path.name):
+            meant.append(sweep)
+    if len(meant) > 1:
+        raise ConfigError(f"{word} are several sweeps: give the folder, {' or '.join(str(s.path) for s in meant)}")
+    if meant:
+        return meant[0]
+    folder = f"{word} is a folder without {RECORD}. " if word and Path(word).is_dir() else ""
     there = f"There are {', '.join(sorted(known))}" if known else f"There is none below {ROOT}/"
     raise ConfigError(f"there is no sweep {word!r}: {folder}{there}")
 

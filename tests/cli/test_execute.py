@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from spo.cli import main
-from spo.cli.execute import check
+from spo.cli.execute import check, execute_on
 from spo.run_folder import RunFolder
+from spo.submit import PARENT_VARIABLE
 
 from .conftest import ROOT, TOY
 
@@ -143,3 +144,13 @@ def wait_for(condition, seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_torchrun_is_the_parent_that_its_processes_end_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """torchrun gives each a session of its own, so that a SIGKILL of its group reaches none of them."""
+    seen: list[str | None] = []
+    monkeypatch.setattr("sys.argv", ["spo"])
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(os, "execv", lambda *arguments: seen.append(os.environ.get(PARENT_VARIABLE)))
+    execute_on(tmp_path, 2)
+    assert seen == [str(os.getpid())]

@@ -120,6 +120,64 @@ def test_fail_fast_ends_the_sweep_with_the_first_failure(spo: Spo):
     assert [row.status for row in SweepFolder("all").jobs()] == ["failed", *["queued"] * 5]
 
 
+@pytest.mark.parametrize("subdir", [".", "", "a/.."])
+def test_a_job_has_a_folder_of_its_own(spo: Spo, capfd: pytest.CaptureFixture[str], subdir: str):
+    """In the sweep's own it would wait for ever for the sweep to end."""
+    assert spo("fit", "-m", "data_path=x", "hydra.sweep.dir=all", f"hydra.sweep.subdir={subdir}") == 2
+    assert f"hydra.sweep.subdir is {subdir!r}, which is no folder in the sweep's" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [([], "this machine has no sbatch"), (["hydra.launcher.executor=loc"], "executor is 'loc': give slurm or local")],
+)
+def test_a_cluster_that_is_not_there_is_refused_before_the_first_job(
+    spo: Spo, capfd: pytest.CaptureFixture[str], options: list[str], said: str
+):
+    assert spo("fit", "-m", "data_path=x", "hydra/launcher=submitit", "hydra.sweep.dir=all", *options) == 2
+    assert said in capfd.readouterr().err
+    assert not Path("all/sweep.json").exists()
+
+
+def test_an_interrupt_while_jobs_are_checked_has_no_traceback(
+    spo: Spo, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(configs: object) -> list[str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("spo.cli.launch.check_in_child", interrupted)
+    assert spo("fit", "-m", "data_path=x", "seed=0,1") == 130
+    assert capfd.readouterr().err == "spo: interrupted\n"
+
+
+def test_what_ends_between_two_jobs_is_noted(spo: Spo, monkeypatch: pytest.MonkeyPatch):
+    """Not "its command was killed"."""
+
+    def full(*arguments: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("spo.cli.multirun.Multirun._plan", full)
+    assert spo("fit", "-m", "data_path=x", "seed=0,1", "hydra.sweep.dir=all") == 2
+    assert SweepFolder("all").record["state"] == "failed"
+
+
+def test_a_long_list_of_values_is_no_path(spo: Spo, capfd: pytest.CaptureFixture[str]):
+    """Longer than the name of a file may be, which the system says with an error."""
+    words = ["data_path=x", f"seed={','.join(map(str, range(200)))}", "mode=nosuch", "hydra.sweep.dir=all"]
+    assert spo("fit", "-m", *words) == 2
+    assert "Traceback" not in (err := capfd.readouterr().err)
+    assert "mode is 'nosuch'" in err
+
+
+def test_what_a_constructor_prints_is_no_problem(spo: Spo):
+    Path("my_link.py").write_text(
+        "from toy_targets import Link\nclass Mine(Link):\n    def __init__(self):\n        print('hello')\n"
+    )
+    Path("own/link").mkdir(parents=True)
+    Path("own/link/mine.yaml").write_text("_target_: my_link.Mine\n")
+    assert spo("fit", "-m", "--config-dir", "own", "data_path=x", "link=mine") == 0
+
+
 GRID = ["data_path=x", "seed=0,1,2", "hydra.sweep.dir=all", "hydra.sweep.subdir=job${seed}"]
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from spo.cli.commands import find_commands
 from spo.cli.sweep import sweep as sweep_command
+from spo.lock import FolderLock
 from spo.sweep.store import SweepFolder
 
 from .conftest import TOY, Spo
@@ -36,6 +37,46 @@ def test_resume_from_another_folder_finds_what_the_command_named(
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert sweep("resume", "moved") == 1
     assert [row.attempts for row in SweepFolder("moved").jobs()] == [1, 2, 1]
+
+
+def test_a_folder_with_a_quote_in_its_name_is_resumed(spo: Spo):
+    assert spo("fit", "-m", *GRID[:-1], r"hydra.sweep.dir='it\'s all'") == 1
+    assert sweep("resume", "it's all") == 1
+    assert [row.attempts for row in SweepFolder("it's all").jobs()] == [1, 2, 1]
+
+
+def test_resume_drops_no_job_that_is_still_to_be_done(spo: Spo, monkeypatch: pytest.MonkeyPatch):
+    """Whether it ends early, is refused, or finds another command at work; once all is done, what nobody asks for."""
+    words = ["data_path=x", "mode=crash,ok", "seed=0,1", "hydra.sweep.dir=all"]
+    assert spo("fit", "-m", "--fail-fast", "--max-jobs", "1", *words) == 1
+    assert sweep("resume", "all", "--fail-fast", "--max-jobs", "1") == 1
+    assert len(SweepFolder("all").jobs()) == 4
+    lock = FolderLock(Path("all"))
+    assert lock.take()
+    assert sweep("resume", "all") == 2
+    lock.release()
+    assert [row.status for row in SweepFolder("all").jobs()] == ["failed", *["queued"] * 3]
+    monkeypatch.setattr("spo.cli.launch.launch", lambda command, words: 0)
+    assert sweep("resume", "all") == 0
+    assert [row.status for row in SweepFolder("all").jobs()] == ["failed"]
+
+
+def test_an_interrupted_resume_begins_no_other_command(spo: Spo, monkeypatch: pytest.MonkeyPatch):
+    for seed in (0, 1):
+        assert spo("fit", "-m", "data_path=x", f"seed={seed}", "hydra.sweep.dir=all") == 0
+    asked = []
+    monkeypatch.setattr("spo.cli.launch.launch", lambda command, words: asked.append(words) or 130)
+    assert sweep("resume", "all") == 130
+    assert len(asked) == 1
+
+
+def test_a_job_is_numbered_after_the_last_one(spo: Spo):
+    """A row that was dropped leaves a gap; two rows of one number would be one job, and the other never done."""
+    assert spo("fit", "-m", "data_path=x", "seed=0,1,2", "hydra.sweep.dir=all") == 0
+    rows = SweepFolder("all").jobs()
+    SweepFolder("all").save([rows[0], rows[2]])
+    assert spo("fit", "-m", "data_path=x", "seed=2,7,8", "hydra.sweep.dir=all") == 0
+    assert [(row.job, row.status) for row in SweepFolder("all").jobs()] == [(n, "ok") for n in (0, 2, 3, 4)]
 
 
 def test_a_changed_config_is_another_job(spo: Spo, tmp_path: Path):
@@ -77,6 +118,17 @@ def test_status_of_all(spo: Spo, capfd: pytest.CaptureFixture[str]):
     line = capfd.readouterr().out
     assert line.startswith("fit_")
     assert "2 of 2 jobs done" in line
+
+
+def test_a_damaged_sweep_hides_no_other(spo: Spo, capfd: pytest.CaptureFixture[str]):
+    for name in "ab":
+        assert spo("fit", "-m", "data_path=x", f"hydra.sweep.dir=runs/sweeps/{name}") == 0
+    Path("runs/sweeps/a/jobs.parquet").write_bytes(b"no")
+    capfd.readouterr()
+    assert sweep("status") == 0
+    out = capfd.readouterr().out
+    assert "a/jobs.parquet cannot be read" in out
+    assert "1 of 1 jobs done" in out
 
 
 def test_a_folder_whose_table_is_lost_finds_its_jobs_again(spo: Spo):

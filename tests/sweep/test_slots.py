@@ -91,5 +91,6 @@ def test_what_a_config_asks_for(hardware: dict[str, object] | None, gpus_there: 
 def test_devices_are_those_that_the_variable_leaves(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
     assert visible_gpus() == ("3", "5")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert visible_gpus() == ()
+    for hidden in ("", "-1", "NoDevFiles"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert visible_gpus() == ()

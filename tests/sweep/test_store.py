@@ -1,13 +1,17 @@
 """A sweep's folder: what is written is read, a reader never sees half a table, what is of another kind is refused."""
 
+import fcntl
 import math
 import multiprocessing
 import os
+import shutil
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from spo.cli.sweep import describe
 from spo.errors import ConfigError
 from spo.lock import FolderLock
 from spo.sweep.store import Job, SweepFolder, find_sweep
@@ -66,6 +70,11 @@ def test_it_is_found_by_its_id_and_by_its_folder(sweep: SweepFolder):
     assert find_sweep("abl_1").path == find_sweep("runs/sweeps/abl_1").path == sweep.path
     with pytest.raises(ConfigError, match="there is no sweep 'abl_2': There are abl_1"):
         find_sweep("abl_2")
+    moved = sweep.path.rename("runs/sweeps/mine")
+    assert find_sweep("mine").path == moved
+    shutil.copytree(moved, "runs/sweeps/copy")
+    with pytest.raises(ConfigError, match="give the folder, runs/sweeps/copy or runs/sweeps/mine"):
+        find_sweep("abl_1")
     with pytest.raises(ConfigError, match=r"runs is a folder without sweep\.json"):
         find_sweep("runs")
 
@@ -77,6 +86,22 @@ def test_a_command_that_is_given_again_is_noted_once(sweep: SweepFolder):
     assert [command["words"] for command in record["commands"]] == [["seed=0,1"], ["seed=2"]]
     assert record["command_line"] == "spo train -m seed=0,1"  # the one that began it
     assert record["state"] == "running"
+
+
+def test_the_newest_of_two_commands_that_ask_for_the_same_jobs_counts(sweep: SweepFolder):
+    """Its launcher's options are those of the cluster: `resume` gives them again."""
+    search = ["seed=0,1", "hydra/sweeper=optuna", "hydra.sweeper.params.a=b"]
+    for how in (["hydra.sweeper.metric=wrong"], ["hydra.sweeper.metric=right", "hydra.launcher.partition=p"]):
+        sweep.begin(REQUEST | {"words": [*search, *how]})
+    sweep.begin(REQUEST | {"words": [*search[:-1], "hydra.sweeper.params.a=c"]})
+    words = [command["words"] for command in sweep.record["commands"][1:]]
+    assert [given[-1] for given in words] == ["hydra.launcher.partition=p", "hydra.sweeper.params.a=c"]
+
+
+def test_a_sweep_that_was_killed_as_it_was_made_can_be_shown(tmp_path: Path):
+    made = SweepFolder(tmp_path)
+    made.create("abl_1", None)
+    assert describe(made, 80).startswith("abl_1: stopped")
 
 
 @pytest.mark.parametrize(
@@ -127,3 +152,25 @@ def test_a_lock_ends_with_its_holder(tmp_path: Path):
     assert lock.holder == str(os.getpid())
     lock.release()
     assert not lock.held
+
+
+def test_one_who_looks_keeps_no_other_from_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`spo sweep status` holds it for a moment; it asks for a shared one, which NFS gives for a file opened to read."""
+    kinds = []
+    original = fcntl.flock
+
+    def flock(file: int, kind: int) -> None:
+        kinds.append(kind)
+        original(file, kind)
+
+    lock = FolderLock(tmp_path)
+    assert lock.take()
+    lock.release()
+    with lock.path.open() as looking, monkeypatch.context() as patched:
+        original(looking, fcntl.LOCK_SH)
+        patched.setattr(time, "sleep", lambda seconds: original(looking, fcntl.LOCK_UN))
+        assert lock.take()
+    lock.release()
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert not lock.held
+    assert kinds == [fcntl.LOCK_SH | fcntl.LOCK_NB]
