@@ -16,13 +16,13 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from spo.cli.instantiate import instantiate_children, locate
 from spo.errors import CRASHED, MENDABLE, ConfigError, SpoError
 from spo.lock import FolderLock
 from spo.run_folder import RunFolder
+from spo.signals import on_interrupt
 from spo.submit import PARENT_VARIABLE
 
 OK = 0
@@ -128,16 +128,12 @@ def _signals() -> Iterator[list[int]]:
     """SIGINT and SIGTERM raise KeyboardInterrupt, and the number is kept. A command may install its own handlers."""
     received: list[int] = []
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(number: int) -> None:
         received.append(number)
         raise KeyboardInterrupt(number)
 
-    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with on_interrupt(handle):
         yield received
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

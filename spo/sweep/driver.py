@@ -7,8 +7,7 @@ each change. Killed at any moment it leaves folders and a table from which the n
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from spo.errors import MENDABLE, ConfigError, SpoError
 from spo.lock import FolderLock
 from spo.run_folder import RunFolder
+from spo.signals import on_interrupt
 from spo.submit import Ended, Launcher, Started
 from spo.sweep.slots import Need, Room, Slot
 from spo.sweep.store import (
@@ -90,7 +90,7 @@ class Driver:
             work.job.status, work.job.exit_code, work.job.message = QUEUED, None, ""
         self.sweep.save(self.jobs)
         self._of = len(waiting)
-        with self._signals():
+        with on_interrupt(self.received.append):  # noted: one may come while a job is started, or a line printed
             while self._running or (waiting and not self.stopped):
                 self._begin_what_fits(waiting)
                 self._pass_on()
@@ -215,20 +215,6 @@ class Driver:
             if self._passed_on == 1:
                 self.say("stopping: the jobs under way end at their next optimizer step")
             self._stop_all(number if self._passed_on < _PATIENCE else signal.SIGKILL)
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM are noted: they may come while a job is being started, or a line printed."""
-
-        def handle(number: int, frame: object) -> None:
-            self.received.append(number)
-
-        old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
 
 
 def final_metrics(run: RunFolder) -> dict[str, float]:
