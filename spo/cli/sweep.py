@@ -18,7 +18,6 @@ from spo.sweep.store import OK, QUEUED, RUNNING, TABLE, Job, SweepFolder, find_s
 
 _EVERY_S = 2.0  # between two looks at a sweep that runs
 _SHOWN = 40  # jobs in a table; those of interest first
-_WIDTH = 100  # characters of a line where there is no terminal
 _ORDER = ("failed", "running", "interrupted", "queued", "submitted", "ok")
 
 USAGE = """usage: spo sweep NAME [key=value ...] [--fail-fast] [--retries N] [--max-jobs N]
@@ -101,7 +100,7 @@ def _status(word: str) -> int:
     found = find_sweep(word)
     live = sys.stdout.isatty()
     while True:
-        text = describe(found, shutil.get_terminal_size((_WIDTH, 24)).columns)
+        text = describe(found, shutil.get_terminal_size().columns if live else None)
         print(f"\x1b[H\x1b[2J{text}" if live else text, flush=True)
         if not live or not FolderLock(found.path).held:
             return 0
@@ -111,8 +110,8 @@ def _status(word: str) -> int:
             return 0
 
 
-def describe(found: SweepFolder, width: int) -> str:
-    """The state of a sweep and of its jobs, as text."""
+def describe(found: SweepFolder, width: int | None) -> str:
+    """The state of a sweep and of its jobs, as text. width: characters of a line, None for as many as it has."""
     record, jobs = found.record, found.jobs()
     at_work = FolderLock(found.path).held
     state = record["state"] if at_work or record["state"] != RUNNING else "stopped: its command was killed"
