@@ -170,11 +170,11 @@ def test_a_long_list_of_values_is_no_path(spo: Spo, capfd: pytest.CaptureFixture
 
 
 def test_what_a_constructor_prints_is_no_problem(spo: Spo):
-    Path("my_link.py").write_text(
+    Path("talking_link.py").write_text(
         "from toy_targets import Link\nclass Mine(Link):\n    def __init__(self):\n        print('hello')\n"
     )
     Path("own/link").mkdir(parents=True)
-    Path("own/link/mine.yaml").write_text("_target_: my_link.Mine\n")
+    Path("own/link/mine.yaml").write_text("_target_: talking_link.Mine\n")
     assert spo("fit", "-m", "--config-dir", "own", "data_path=x", "link=mine") == 0
 
 
