@@ -1,5 +1,6 @@
 """The figures of a study: reward and differences against the shift, or side by side. Panels, lines and legends."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,6 +25,8 @@ _MOST_TICKS = 7  # shifts that are named on an axis
 _CROWD = 6  # estimators; of more the bands would hide one another, and bars are drawn beside one another
 _DODGE = 0.007  # of the axis, between two of these bars
 _LETTER, _SAMPLE = 0.085, 0.75  # inches of a legend's letter, and of what stands before its text
+_BESIDE = 12  # names of a legend that fit beside a panel
+_ROW = 0.21  # of a legend, inches
 _T = TypeVar("_T")
 
 
@@ -204,11 +207,12 @@ def label_columns(grid: Sequence[Axes], label: str) -> None:
 
 
 def legend(figure: Figure) -> None:
-    """One for all panels: to the right of a single one, else below, in as few even rows as fit."""
+    """One for all panels: to the right of a single one if it is short, else below, in as few even rows as fit."""
     named = {k: h for axes in figure.axes for h, k in zip(*axes.get_legend_handles_labels(), strict=True)}
-    if len(figure.axes) == 1:
+    if len(figure.axes) == 1 and len(named) <= _BESIDE:
         figure.legend(named.values(), named.keys(), loc="outside right upper")
         return
     width = _SAMPLE + _LETTER * max((len(label) for label in named), default=0)
     columns = even_columns(len(named), max(int(figure.get_figwidth() / width), 1))
+    figure.set_figheight(figure.get_figheight() + _ROW * (math.ceil(len(named) / columns) - 1))
     figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns)
