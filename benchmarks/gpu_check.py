@@ -92,6 +92,8 @@ def policy_of(path: str, device: torch.device, *, dtype: str = "float32", full: 
         lora=lora,
         head_chunk=256,
         gradient_checkpointing=False,
+        packing="auto",
+        compile=False,
         seed=0,
     )
     policy.build()

@@ -45,7 +45,7 @@ def build(model: str, device: str) -> CausalLM:
     lora = LoRA(r=8, alpha=16, dropout=0.0, target_modules="all-linear")
     policy = CausalLM(
         path=model, dtype="float32", attn_implementation="sdpa", lora=lora, head_chunk=256,
-        gradient_checkpointing=False, seed=0,
+        gradient_checkpointing=False, packing="auto", compile=False, seed=0,
     )  # fmt: skip
     policy.build()
     policy.to(torch.device(device))

@@ -63,7 +63,7 @@ def step(log_prob: LogProb) -> Callable[[], None]:
     lora = LoRA(r=16, alpha=32, dropout=0.0, target_modules="all-linear")
     policy = room.CausalLM(
         path=MODEL, dtype="float32", attn_implementation="sdpa", lora=lora, head_chunk=256,
-        gradient_checkpointing=False, seed=0,
+        gradient_checkpointing=False, packing="never", compile=False, seed=0,
     )  # fmt: skip
     policy.build()
     optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=1e-4)

@@ -16,6 +16,7 @@ def sequence_log_prob(
     target_NT: Tensor,
     mask_NT: Tensor,
     *,
+    places_NT: Tensor | None = None,
     bias_V: Tensor | None = None,
     chunk: int = 1024,
 ) -> Tensor:
@@ -23,16 +24,20 @@ def sequence_log_prob(
 
     hidden_NTD: last hidden states; weight_VD, bias_V: the LM head; target_NT: int64 token ids;
     mask_NT: True where token k is a response token (a target). Position 0 has no predecessor and is refused.
+    places_NT: where the hidden state of each token lies among all of `hidden`, whose leading axes are then free; None:
+    in its own place.
     chunk: response tokens whose logits exist at one time; memory is chunk x V, not N x T x V.
     Returns float32 (N,), whatever the dtype of the model; a row without response tokens gives 0.
     """
     if bool(mask_NT[:, 0].any()):
         raise ValueError("mask_NT marks token 0 as a response token, but nothing predicts it")
     row, position = mask_NT.nonzero(as_tuple=True)
-    hidden_MD = hidden_NTD[row, position - 1]
+    before = position - 1  # the state that predicts a token
+    places_M = row * mask_NT.shape[1] + before if places_NT is None else places_NT[row, before]
+    hidden_MD = hidden_NTD.flatten(0, -2)[places_M]
     target_M = target_NT[row, position]
     token_M: Tensor = _TokenLogProb.apply(hidden_MD, weight_VD, bias_V, target_M, chunk)  # type: ignore[no-untyped-call]
-    total_N = torch.zeros(hidden_NTD.shape[0], dtype=torch.float32, device=hidden_NTD.device)
+    total_N = torch.zeros(mask_NT.shape[0], dtype=torch.float32, device=hidden_NTD.device)
     return total_N.index_add(0, row, token_M)
 
 

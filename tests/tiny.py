@@ -148,7 +148,7 @@ class Tiny:
     def policy(self, seed: int = 0, **lora: Any) -> CausalLM:
         return CausalLM(
             path=str(self.model), dtype="float32", attn_implementation="sdpa", head_chunk=64,
-            gradient_checkpointing=False, seed=seed,
+            gradient_checkpointing=False, packing="auto", compile=False, seed=seed,
             lora=LoRA(**{"r": 4, "alpha": 8, "dropout": 0.0, "target_modules": "all-linear"} | lora),
         )  # fmt: skip
 

@@ -22,6 +22,7 @@ class Policy(nn.Module, ABC):
     """pi(y | x). A constructor takes plain values and loads nothing; `build` makes the weights."""
 
     replicates: tuple[int, ...] = ()  # R; a policy with replicate axes sets its own
+    tokens_computed: int = 0  # by passes with a gradient, padding included, shared prefixes once; of a token model
     lists_responses: bool = False  # True where all responses of a context can be listed with their probabilities
 
     @property

@@ -25,6 +25,8 @@ def test_smollm2_converts_answers_and_ends_its_turn() -> None:
         lora=LoRA(r=16, alpha=32, dropout=0.0, target_modules="all-linear"),
         head_chunk=1024,
         gradient_checkpointing=False,
+        packing="auto",
+        compile=False,
         seed=0,
     )
     policy.build()

@@ -21,6 +21,8 @@ def tiny_policy(
     full: bool = False,
     checkpointing: bool = False,
     attention: str = "sdpa",
+    packing: str = "auto",
+    compile: bool = False,
 ) -> CausalLM:
     policy = CausalLM(
         path=str(folder),
@@ -29,6 +31,8 @@ def tiny_policy(
         lora=None if full else LoRA(r=4, alpha=8, dropout=dropout, target_modules="all-linear"),
         head_chunk=chunk,
         gradient_checkpointing=checkpointing,
+        packing=packing,
+        compile=compile,
         seed=seed,
     )
     policy.build()
