@@ -120,6 +120,10 @@ class SPOModule(L.LightningModule):
         return self.objective.needs_link
 
     @property
+    def tokens_computed(self) -> int:
+        return self.policy.tokens_computed
+
+    @property
     def refit_count(self) -> int:
         return self.working.count
 

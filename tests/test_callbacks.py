@@ -82,6 +82,7 @@ class Toy(L.LightningModule):
         self.z = (torch.rand(*replicates, N_VAL, generator=generator) < torch.sigmoid(2 * self.x)).float()
         self.validation_sample: IndexSample | None = None
         self.losses: list[float] = []
+        self.tokens_computed = 0
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.5)
@@ -91,6 +92,7 @@ class Toy(L.LightningModule):
         return IndexSample((self.theta * self.x).detach(), self.z, torch.ones_like(self.z), row_id)
 
     def training_step(self, batch: list[PreferenceBatch], batch_idx: int) -> None:
+        self.tokens_computed += 25
         optimizer = self.optimizers()
         loss = nn.functional.binary_cross_entropy_with_logits(self.theta * self.dropout(self.x), self.z)
         optimizer.zero_grad()
@@ -483,6 +485,7 @@ def test_throughput_counts_real_tokens_and_pairs(tmp_path: Path) -> None:
         assert dict(run.series("perf/tokens_per_s"))[step] * seconds == pytest.approx(20)
         assert dict(run.series("perf/pairs_per_s"))[step] * seconds == pytest.approx(3)
         assert 0 <= dict(run.series("perf/data_wait_share"))[step] < 1
+        assert dict(run.series("perf/computed_share"))[step] == 1.25
     assert 0.05 < run.last("perf/peak_memory_gb") < 100
 
 

@@ -21,6 +21,7 @@ class Observed(Protocol):
     active_link: Link  # the logistic pilot until the first refit
     orientation: int | Tensor  # +1 or -1, (*R,)
     uses_link: bool  # False where the objective asks for none: the link is then only shown
+    tokens_computed: int  # see spo.policy.base
 
 
 class LinkObserver(ABC):

@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from spo.callbacks.observer import LinkObserver, log_scalars
+from spo.callbacks.observer import LinkObserver, log_scalars, observed
 from spo.types import IndexSample, PreferenceBatch, TokenPairs
 
 
@@ -19,6 +19,8 @@ class Throughput(LinkObserver, L.Callback):
     perf/step_s           seconds a step, waiting for data included
     perf/pairs_per_s      rows of weight > 0 a second, all ranks (this rank's times the world size)
     perf/tokens_per_s     real tokens (prompt + response, both sides; no padding) a second, all ranks; token models only
+    perf/computed_share   tokens that the policy computed over real ones: above 1 by padding, below 1 where the two sides of
+                          a pair share their prompt (policy.packing); token models only
     perf/data_wait_share  share of the time between two steps' work, in [0, 1]
     perf/peak_memory_gb   10^9 bytes: the GPU's peak since the start, on a CPU the process's resident peak
 
@@ -36,6 +38,7 @@ class Throughput(LinkObserver, L.Callback):
         self._wait = 0.0
         self._pairs: Tensor | int = 0  # tensors are read only when logged: no wait for the GPU at every step
         self._tokens: Tensor | int = 0
+        self._computed = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._every = max(1, getattr(trainer, "log_every_n_steps", 1))
@@ -47,6 +50,7 @@ class Throughput(LinkObserver, L.Callback):
         if self._ended is not None:
             self._wait += now - self._ended
         self._began = now
+        self._computed -= observed(pl_module).tokens_computed
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -54,6 +58,7 @@ class Throughput(LinkObserver, L.Callback):
         self._ended = time.perf_counter()
         self._busy += self._ended - self._began
         self._steps += 1
+        self._computed += observed(pl_module).tokens_computed
         for micro in batch:
             self._pairs = self._pairs + _pairs(micro)
             self._tokens = self._tokens + _tokens(micro)
@@ -84,6 +89,7 @@ class Throughput(LinkObserver, L.Callback):
         }
         if tokens := int(self._tokens):
             values["perf/tokens_per_s"] = trainer.world_size * tokens / seconds
+            values["perf/computed_share"] = self._computed / tokens
         log_scalars(trainer, values)
         self._forget()
 

@@ -34,7 +34,7 @@ class Packing(NamedTuple):
     def spread(self, x: Tensor) -> Tensor:
         """(1, H, P, d) -> (N, H, T, d)"""
         rows: Tensor = _Spread.apply(x[0].transpose(0, 1), *self[2:])  # type: ignore[no-untyped-call]
-        return rows.unflatten(0, self.places.shape).transpose(1, 2)
+        return rows.view(*self.places.shape, *rows.shape[1:]).transpose(1, 2)
 
     def collect(self, x: Tensor) -> Tensor:
         """(N, T, H, d) -> (1, P, H, d)"""
