@@ -19,8 +19,8 @@ class Throughput(LinkObserver, L.Callback):
     perf/step_s           seconds a step, waiting for data included
     perf/pairs_per_s      rows of weight > 0 a second, all ranks (this rank's times the world size)
     perf/tokens_per_s     real tokens (prompt + response, both sides; no padding) a second, all ranks; token models only
-    perf/computed_share   tokens that the policy computed over real ones: above 1 by padding, below 1 where the two sides of
-                          a pair share their prompt (policy.packing); token models only
+    perf/computed_share   tokens that the policy computed over real ones: above 1 by padding, below 1 where the two
+                          sides of a pair share their prompt (policy.packing); token models only
     perf/data_wait_share  share of the time between two steps' work, in [0, 1]
     perf/peak_memory_gb   10^9 bytes: the GPU's peak since the start, on a CPU the process's resident peak
 
