@@ -20,7 +20,8 @@ def precompute(
     policy: CausalLM,
     data: Callable[..., TextDataModule],
     truth: TrueLinkLabels | None,
-    micro_batch: int,
+    micro_batch: int | None,
+    micro_tokens: int | None,
     shard_rows: int,
     device: Literal["auto", "cpu", "cuda"],
     seed: int,
@@ -33,7 +34,12 @@ def precompute(
     if shard_rows < 1:
         raise ConfigError(f"shard_rows is {shard_rows}: give at least 1")
     module = data(
-        tokenizer=policy.tokenizer, labels=truth, seed=seed, global_batch=micro_batch, micro_batch=micro_batch
+        tokenizer=policy.tokenizer,
+        labels=truth,
+        seed=seed,
+        global_batch=micro_batch or 1,  # there are no optimizer steps; a stream's buffer is a multiple of it
+        micro_batch=micro_batch,
+        micro_tokens=micro_tokens,
     )
     module.load()
     print("\n".join(module.report.lines()))

@@ -74,7 +74,8 @@ def train(
     epochs: float | None,
     steps: int | None,
     global_batch: int,
-    micro_batch: int,
+    micro_batch: int | None,
+    micro_tokens: int | None,
     validate_every: int | None,
     checkpoint_every: int | None,
     log_every: int,
@@ -98,7 +99,12 @@ def train(
     code = CRASHED
     try:
         rows = data(
-            tokenizer=policy.tokenizer, labels=truth, seed=seed, global_batch=global_batch, micro_batch=micro_batch
+            tokenizer=policy.tokenizer,
+            labels=truth,
+            seed=seed,
+            global_batch=global_batch,
+            micro_batch=micro_batch,
+            micro_tokens=micro_tokens,
         )
         evaluate.check_data(rows)
         trained = fit(
@@ -262,12 +268,7 @@ def fit(
     )
     if trainer.is_global_zero:
         run.update_status(processes=trainer.world_size)
-    pairs = trainer.world_size * data.micro_batch
-    if data.global_batch % pairs:
-        raise ConfigError(
-            f"global_batch {data.global_batch} is not a multiple of {trainer.world_size} processes x micro_batch "
-            f"{data.micro_batch} = {pairs} pairs: change one of them"
-        )
+    data.micro.check(data.global_batch, trainer.world_size)
     trainer.logger = logger.build(  # only now, that no logger holds a run which could not start
         run=run,
         config=run.config,

@@ -55,6 +55,9 @@ class PreferenceDataModule(TextDataModule):
             raise DataError(
                 f"{self.train_path}: no row is left for training: raise data.max_length, or lower val_fraction"
             )
+        for rows in (self.train, self.val):
+            if len(rows):
+                self.micro.check_row(int(rows.lengths.max()), "the longest row")
         report.count_rows(self.train)
         report.count_rows(self.val, val=True)
         report.count_groups(self.train, self.val)
@@ -132,7 +135,7 @@ class PreferenceDataModule(TextDataModule):
     def all_rows(self) -> Batches:
         """Every row of train and val once, in micro-batches of like length, for a reference table."""
         rows = self._every_row
-        return Batches(rows, every_row_once(rows, self.micro_batch), self.renderer.pad_token_id)
+        return Batches(rows, every_row_once(rows, self.micro), self.renderer.pad_token_id)
 
     # -- steps ---------------------------------------------------------------------------------------------
 
