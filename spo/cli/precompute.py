@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Literal
 
+from spo.cli.advice import advising
 from spo.data.text import TextDataModule
 from spo.errors import ConfigError
+from spo.out_of_memory import REFERENCE, at_work
 from spo.policy.base import evaluating
 from spo.policy.causal_lm import CausalLM, pick_device
 from spo.policy.fill import fill_table
@@ -46,6 +48,7 @@ def precompute(
     writer = TableWriter(run.path / "reference", {"model": policy.fingerprint(), **module.fingerprint()})
     policy.build()
     policy.to(pick_device(device))
-    with evaluating(policy):
+    goes_on = f"what is in {writer.folder} stays: `spo execute {run.path}` goes on after it"
+    with evaluating(policy), advising(run, module, goes_on), at_work(REFERENCE):
         fill_table(writer, module, policy.reference_log_prob, device=policy.device, shard_rows=shard_rows)
     print(f"{len(writer.done)} rows in {writer.folder}\nuse it with: reference=table reference.path={writer.folder}")

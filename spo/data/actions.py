@@ -253,6 +253,8 @@ class ActionDataModule(L.LightningDataModule):
         """Optimizer steps that see every training row once."""
         return self.orders[0].batches_per_epoch
 
+    longest_row = 0  # actions have no tokens
+
     def epoch(self, step: int) -> float:
         """Passes over the training rows after `step` optimizer steps."""
         return step / self.steps_per_epoch

@@ -65,7 +65,7 @@ class StreamDataModule(TextDataModule):
         """Reads the validation rows and the first buffer. Idempotent. Raises DataError."""
         if self._loaded:
             return
-        self.micro.check_row(self.max_length, "a row of a stream, known only when it comes, of data.max_length tokens")
+        self.micro.check_row(self.longest_row, "a row of a stream, known only when it comes, of data.max_length tokens")
         self.report = DataReport(labels_from="file" if self.labels is None else "the true link", passes=0)
         self.report.files.append(self.train_path)
         self.renderer = self.build_renderer()
@@ -131,6 +131,10 @@ class StreamDataModule(TextDataModule):
     def steps_per_epoch(self) -> None:
         """Nobody knows before the end."""
         return None
+
+    @property
+    def longest_row(self) -> int:
+        return self.max_length
 
     def epoch(self, step: int) -> float:
         """Whole passes only: what share of one is done, nobody knows."""

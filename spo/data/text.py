@@ -53,6 +53,11 @@ class TextDataModule(TextOptions, L.LightningDataModule, ABC):
     def steps_per_epoch(self) -> int | None:
         """Optimizer steps of one pass over the training rows; None where no one knows."""
 
+    @property
+    @abstractmethod
+    def longest_row(self) -> int:
+        """Tokens of the longer side of the longest row that may come; 0 before load()."""
+
     @abstractmethod
     def epoch(self, step: int) -> float:
         """Passes over the training rows after `step` optimizer steps."""
