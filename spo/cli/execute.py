@@ -1,8 +1,8 @@
 """The execute half: a run folder in, an exit code out. Hydra is not imported here.
 
 Reads only RUN/config.resolved.yaml, so that torchrun, Lightning's relaunch, a launcher and a resumed run all do the
-same; where a run is to go on with other keys, they are written into it first. Exit codes: 0 ok, 1 crashed, 2 something a user can
-mend, 130 and 143 interrupted.
+same; where a run is to go on with other keys, they are written into it first. Exit codes: 0 ok, 1
+crashed, 2 something a user can mend, 130 and 143 interrupted.
 """
 
 import contextlib
