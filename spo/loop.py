@@ -18,9 +18,10 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from spo.distributed import whole
+from spo.distributed import whole, world_size
 from spo.errors import ConfigError
 from spo.module import SPOModule
+from spo.out_of_memory import VALIDATION, OutOfMemory, at_work, release
 
 _TINY = 1e-12  # so that an infinite number of standard errors of 0 is infinite
 
@@ -47,7 +48,7 @@ class Validation(L.Callback):
         loop = trainer.fit_loop.epoch_loop.val_loop
         first = trainer._logger_connector._first_loop_iter
         trainer.validating = True
-        with module.averaging.applied(module.policy):
+        with at_work(VALIDATION), module.averaging.applied(module.policy):
             loop.run()
         trainer.training = True
         trainer._logger_connector._first_loop_iter = first
@@ -238,7 +239,11 @@ class GracefulStop(L.Callback):
 
 
 class Checkpoints(L.Callback):
-    """`last.ckpt`, after every `every` steps, at the last one and where the run was asked to stop."""
+    """`last.ckpt`, after every `every` steps, at the last one and where the run was asked to stop.
+
+    Also where memory runs out in a step that has changed nothing yet: the state before it. Not before the first step,
+    for which a run begins anew, and not with several processes: the others are in the middle of theirs.
+    """
 
     def __init__(self, folder: Path, every: int) -> None:
         self.path = folder / "last.ckpt"
@@ -247,10 +252,22 @@ class Checkpoints(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         step = trainer.global_step
         if step % self.every == 0 or step == trainer.max_steps or trainer.should_stop:
-            part = self.path.with_name("last.ckpt.part")
-            trainer.save_checkpoint(part, weights_only=False)  # optimizer and position too
-            if trainer.is_global_zero:
-                replace_path(self.path, part)
+            self._save(trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if not isinstance(exception, OutOfMemory):
+            return
+        assert isinstance(pl_module, SPOModule)
+        if world_size() == 1 and trainer.global_step and pl_module.undo_step():
+            release(exception)
+            self._save(trainer)
+            exception.kept = trainer.global_step
+
+    def _save(self, trainer: L.Trainer) -> None:
+        part = self.path.with_name("last.ckpt.part")
+        trainer.save_checkpoint(part, weights_only=False)  # optimizer and position too
+        if trainer.is_global_zero:
+            replace_path(self.path, part)
 
 
 def replace_path(path: Path, part: Path) -> None:

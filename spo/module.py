@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
+from spo import out_of_memory as memory
 from spo.averaging import Averaging
 from spo.callbacks.observer import LinkObserver, log_scalars
 from spo.distributed import gather_rows, gather_sample, gradients_stay_local, rank, sum_over_ranks, world_size
@@ -78,12 +79,15 @@ class SPOModule(L.LightningModule):
         self._validation_rows: list[IndexSample] = []
         self._validation_log_ratios: list[Tensor] = []
         self._rng: Tensor | None = None
+        self._at_start_of_step: Tensor | None = None
 
     # ---- building ------------------------------------------------------------------------------------
 
     def configure_model(self) -> None:
-        self.policy.build()
-        self.reference.build()
+        with memory.at_work(memory.LOADING_POLICY):
+            self.policy.build()
+        with memory.at_work(memory.LOADING_REFERENCE):
+            self.reference.build()
         if not hasattr(self, "orientation"):
             self.reference_network = self.reference.network  # so that it is put where the policy is
             if self.device_mesh is not None:
@@ -131,11 +135,21 @@ class SPOModule(L.LightningModule):
 
     def compute_index(self, batch: PreferenceBatch) -> tuple[Tensor, Tensor, Tensor]:
         """(t (*R, B), log pi (*R, B, 2), log pi_ref (*R, B, 2)), nats."""
-        reference = self.reference.log_prob(batch, self.policy)
-        log_prob = self.policy(batch.pair)
+        with memory.at_work(memory.REFERENCE, batch):
+            reference = self._reference_log_prob(batch)
+        with memory.at_work(memory.FORWARD, batch):
+            log_prob = self.policy(batch.pair)
         return index(self.divergence, log_prob, reference), log_prob, reference
 
+    def _reference_log_prob(self, batch: PreferenceBatch) -> Tensor:
+        """Of a row that has been asked about before, without a forward pass."""
+        remembered = self.reference.remembered
+        if remembered is None:
+            return self.reference.log_prob(batch, self.policy)
+        return remembered.of(batch, lambda rows: self.reference.log_prob(rows, self.policy), gather_rows)
+
     def training_step(self, batches: list[PreferenceBatch], batch_idx: int) -> None:
+        self._at_start_of_step = torch.get_rng_state()
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
         step = self.trainer.global_step
         learning_rate = self.optim.learning_rate * self.rate_factors[step]
@@ -150,10 +164,12 @@ class SPOModule(L.LightningModule):
             factor = (self.optim.clip_norm / norm.clamp_min(torch.finfo(norm.dtype).tiny)).clamp_max(1.0)
             scale_gradients(self._trainable(), torch.where(self.alive, factor, 0.0))
         before = None if bool(self.alive.all()) else [p.detach().clone() for p in self._trainable()]
-        optimizer.step()
-        if before is not None:
-            self._restore_dead(before)
-        self.averaging.update(self.policy)
+        self._at_start_of_step = None
+        with memory.at_work(memory.OPTIMIZER):
+            optimizer.step()
+            if before is not None:
+                self._restore_dead(before)
+            self.averaging.update(self.policy)
         rows = self._living(rows)
         self.working.remember(rows, step)
         if (step + 1) % self.trainer.log_every_n_steps == 0:
@@ -162,6 +178,16 @@ class SPOModule(L.LightningModule):
             self._log(own | self._measures(rows, log_prob, reference))
         if self.working.due(step + 1):
             self.refit_link()
+
+    def undo_step(self) -> bool:
+        """After an error: True where a step was under way that had changed nothing yet. The random numbers are then as
+        at its beginning, and its gradients are gone."""
+        if self._at_start_of_step is None:
+            return False
+        torch.set_rng_state(self._at_start_of_step)
+        self._at_start_of_step = None
+        self.zero_grad(set_to_none=True)
+        return True
 
     def _measures(self, rows: IndexSample, log_prob: Tensor, reference: Tensor) -> dict[str, Tensor]:
         """What a step's rows say of policy and index."""
@@ -187,7 +213,8 @@ class SPOModule(L.LightningModule):
             t, log_prob, reference = self.compute_index(batch)
             rows = IndexSample(t, batch.z, batch.weight, batch.row_id)
             loss = (self._row_losses(rows) * batch.weight).sum(-1) / total
-            with gradients_stay_local(self.trainer.strategy, k + 1 < len(batches)):
+            stay = gradients_stay_local(self.trainer.strategy, k + 1 < len(batches))
+            with memory.at_work(memory.BACKWARD, batch), stay:
                 self.manual_backward(loss.sum() * world_size())  # DDP takes the mean over ranks
             seen.append(IndexSample(t.detach(), batch.z, batch.weight, batch.row_id))
             losses.append(loss.detach())
@@ -222,7 +249,8 @@ class SPOModule(L.LightningModule):
             t = passes[k][0] if one else self.compute_index(batch)[0]
             part = slope[..., start : start + len(batch)]
             start += len(batch)
-            with gradients_stay_local(self.trainer.strategy, k + 1 < len(batches)):
+            stay = gradients_stay_local(self.trainer.strategy, k + 1 < len(batches))
+            with memory.at_work(memory.BACKWARD, batch), stay:
                 self.manual_backward((part * t).sum())
         return rows, loss.detach(), log_prob, reference
 
@@ -276,10 +304,11 @@ class SPOModule(L.LightningModule):
     @torch.no_grad()
     def refit_link(self) -> None:
         """Fit the link to the memory (or to a sweep over the training rows); the same on every rank."""
-        with torch.autocast(self.device.type, enabled=False):
+        with memory.at_work(memory.REFIT):
             sample = self._living(self._sweep() if self.refit.sweeps else self._remembered())
-            self.working.fit(sample)
-            self.objective.fit(sample, self.link)
+            with torch.autocast(self.device.type, enabled=False):  # not around the sweep: it is scored as in training
+                self.working.fit(sample)
+                self.objective.fit(sample, self.link)
         sign, score = orientation(sample)
         self.orientation.copy_(sign)
         self.orientation_z.copy_(score)
@@ -390,7 +419,9 @@ class SPOModule(L.LightningModule):
             getattr(self, name).copy_(state_dict[name])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        remembered = self.reference.remembered
         checkpoint["spo"] = {
+            "reference": {} if remembered is None else remembered.state_dict(),
             "working_link": self.working.state_dict(),
             "averaging": self.averaging.state_dict(),
             "rng": gather_rows(torch.get_rng_state()[:, None].T.contiguous().to(self.device)).cpu(),
@@ -400,6 +431,8 @@ class SPOModule(L.LightningModule):
         state = checkpoint["spo"]
         self.working.load_state_dict(state["working_link"])
         self.averaging.load_state_dict(state["averaging"], self.policy)
+        if (remembered := self.reference.remembered) is not None and state.get("reference"):
+            remembered.load_state_dict(state["reference"])
         size = torch.get_rng_state().numel()
         if state["rng"].numel() == size * world_size():  # at another world size, dropout draws anew
             # a clone: torch 2.13 crashes on a state that is a view into a larger tensor, as every rank's but 0 would be

@@ -1,7 +1,8 @@
 """One run, one folder: everything a command writes lies here, and `spo execute` reads nothing else.
 
     config.resolved.yaml   the whole configuration, interpolations resolved, plain YAML
-    invocation.json        command, overrides, choices (group -> option), command line, version, git commit
+    invocation.json        command, overrides, choices (group -> option), command line, version, git commit;
+                           changed: the words of `spo execute RUN key=value`
     status.json            command, state (running|ok|failed|interrupted), exit_code, message, started, finished, ...
     error.txt              the traceback, if the run crashed
     metrics.csv            `step,name,value`, one row per number, appended and flushed
@@ -20,7 +21,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,6 +96,16 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self.write_json("invocation.json", dict(invocation))
         _replace(self.config_path, _yaml(config))
+
+    def go_on_with(self, config: Mapping[str, Any], words: Sequence[str], *, write: bool) -> None:
+        """Another config from now on; the words that made it so are added to the invocation. write: False where another
+        process of the run writes it."""
+        if write:
+            known = self.invocation
+            self.write_json("invocation.json", {**known, "changed": [*known.get("changed", []), *words]})
+            _replace(self.config_path, _yaml(config))
+        self.__dict__.pop("invocation", None)
+        self.config = dict(config)
 
     def holds(self, config: Mapping[str, Any]) -> bool:
         """Whether a run of this very config was begun here. ConfigError, with the keys that differ, if of another."""

@@ -42,7 +42,7 @@ def teachers(seeds: list[int], rows: int = 200, fresh: int = 100, **changes: Any
 
 def data(seeds: list[int], rows: int = 200, **changes: Any) -> ActionDataModule:
     options = {"held_out": LastShare(share=0.2), "tokenizer": None, "labels": labels(), "seed": 0, "global_batch": 32}
-    options |= {"micro_batch": 32, "source": teachers(seeds, rows)}
+    options |= {"micro_batch": 32, "micro_tokens": None, "source": teachers(seeds, rows)}
     return ActionDataModule(**{**options, **changes})
 
 

@@ -123,7 +123,8 @@ Build = Callable[[Any, str], Any]
 @pytest.fixture
 def build(tiny_llama_dir: Path) -> Build:
     """The object of a node: what only a user can give is given, a partial one is completed as its command would."""
-    late: dict[str, Any] = {"seed": 0, "global_batch": 8, "micro_batch": 4, "labels": lambda row_id, difference: row_id}
+    late: dict[str, Any] = {"seed": 0, "global_batch": 8, "micro_batch": 4, "micro_tokens": None}
+    late |= {"labels": lambda row_id, difference: row_id}
     late |= {"max_length": 64, "max_prompt_length": None, "truncation": "drop"}
 
     def complete(made: Any) -> Any:

@@ -92,14 +92,18 @@ class Tiny:
     def go(self, name: str = "run", method: str = "pspo", **changes: Any) -> Trained:
         options = {
             "steps": 8, "epochs": None, "seed": 0, "validate_every": 4, "checkpoint_every": 2, "log_every": 1,
-            "global_batch": 8, "micro_batch": 4, "learning_rate": 2e-3, "lora": {}, "policy": None, "refit": {},
-            "reference": None, "data": {}, "module": {}, "selection": {}, "hardware": {}, "logger": None,
+            "global_batch": 8, "micro_batch": 4, "micro_tokens": None, "learning_rate": 2e-3, "lora": {},
+            "policy": None, "refit": {}, "reference": None, "data": {}, "module": {}, "selection": {},
+            "hardware": {}, "logger": None,
         }  # fmt: skip
         options |= self.options | changes
         lora, seed = options.pop("lora"), options["seed"]
         policy = options.pop("policy") or self.policy(seed, **lora)
         data = self.data(
-            policy, seed=seed, **options.pop("data"), **{k: options.pop(k) for k in ("global_batch", "micro_batch")}
+            policy,
+            seed=seed,
+            **options.pop("data"),
+            **{k: options.pop(k) for k in ("global_batch", "micro_batch", "micro_tokens")},
         )
         run = RunFolder(self.folder / name)
         if not run.config_path.exists():

@@ -64,7 +64,7 @@ def _main(words: list[str], conf: Path | None) -> int:
 
 
 def _execute(words: list[str]) -> int:
-    """`spo execute RUN`; what Lightning's relaunch adds after it (`hydra.run.dir=...`) is ignored."""
+    """`spo execute RUN [key=value ...]`; what Lightning's relaunch adds after it (`hydra.run.dir=...`) is ignored."""
     if "--check" in words:
         from spo.cli.execute import check_stdin
 
@@ -72,16 +72,19 @@ def _execute(words: list[str]) -> int:
     processes = 1
     if words[:1] == ["--processes"] and len(words) > 1 and words[1].isdigit():
         processes, words = int(words[1]), words[2:]
+    changes = [word for word in words if "=" in word and not word.startswith(("-", "hydra."))]
     folders = [word for word in words if not word.startswith("-") and "=" not in word]
     if "--help" in words or "-h" in words or not folders:
         print(
-            "usage: spo execute [--processes N] RUN\n\n"
-            "Runs, or goes on with, what RUN/config.resolved.yaml describes; with N processes under torchrun."
+            "usage: spo execute [--processes N] RUN [key=value ...]\n\n"
+            "Runs, or goes on with, what RUN/config.resolved.yaml describes; with N processes under torchrun.\n"
+            "Keys that change no result but its rounding may be given anew, after a run that ran out of memory:\n"
+            "micro_batch, micro_tokens, policy.gradient_checkpointing, policy.head_chunk, evaluate.batch_size."
         )
         return 0 if folders or len(words) else 2
     from spo.cli.execute import execute, execute_on
 
-    return execute(folders[0]) if processes == 1 else execute_on(folders[0], processes)
+    return execute(folders[0], changes) if processes == 1 else execute_on(folders[0], processes, changes)
 
 
 def _overview(rows: list[tuple[str, str]]) -> str:

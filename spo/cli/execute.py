@@ -1,7 +1,8 @@
 """The execute half: a run folder in, an exit code out. Hydra is not imported here.
 
 Reads only RUN/config.resolved.yaml, so that torchrun, Lightning's relaunch, a launcher and a resumed run all do the
-same. Exit codes: 0 ok, 1 crashed, 2 something a user can mend, 130 and 143 interrupted.
+same; where a run is to go on with other keys, they are written into it first. Exit codes: 0 ok, 1
+crashed, 2 something a user can mend, 130 and 143 interrupted.
 """
 
 import contextlib
@@ -13,13 +14,15 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spo.cli.changes import changed
 from spo.cli.instantiate import instantiate_children, locate
 from spo.errors import CRASHED, MENDABLE, ConfigError, SpoError
 from spo.lock import FolderLock
+from spo.out_of_memory import is_out_of_memory
 from spo.run_folder import RunFolder, now
 from spo.signals import on_interrupt
 from spo.submit import PARENT_VARIABLE
@@ -29,13 +32,15 @@ INTERRUPTED = 128 + signal.SIGTERM
 _SPARE_BYTES = 1 << 20  # a disk with less than this is full, whatever the library called its error
 
 
-def execute(path: str | Path) -> int:
-    """Run what RUN/config.resolved.yaml describes."""
+def execute(path: str | Path, changes: Sequence[str] = ()) -> int:
+    """Run what RUN/config.resolved.yaml describes. changes: `key=value` to be written into it first."""
     run = RunFolder(Path(path).resolve())
     try:
-        config = run.config
+        config = changed(run.config, changes) if changes else run.config
+        if changes and run.status.get("state") == "ok":
+            raise ConfigError(f"{run.path} has finished already: nothing is left to run with {' '.join(changes)}")
     except SpoError as error:
-        print(f"spo execute: {error}", file=sys.stderr)
+        print(f"spo execute: {_listed(str(error))}", file=sys.stderr)
         return MENDABLE
     if not _settle(run):
         return INTERRUPTED
@@ -48,17 +53,19 @@ def execute(path: str | Path) -> int:
                 file=sys.stderr,
             )
             return MENDABLE
+        if changes:
+            run.go_on_with(config, changes, write=leader)
         return _locked(run, config, name, leader)
 
 
-def execute_on(path: str | Path, processes: int) -> int:
+def execute_on(path: str | Path, processes: int, changes: Sequence[str] = ()) -> int:
     """The same by so many processes of this machine, under torchrun, which takes the place of this one."""
     run = RunFolder(Path(path).resolve())
     if not _settle(run):
         return INTERRUPTED
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     os.environ[PARENT_VARIABLE] = str(os.getpid())  # a killed torchrun takes its processes along, too
-    os.execv(sys.executable, [sys.executable, *torchrun, "-m", "spo", "execute", str(run.path)])
+    os.execv(sys.executable, [sys.executable, *torchrun, "-m", "spo", "execute", str(run.path), *changes])
 
 
 def _locked(run: RunFolder, config: Mapping[str, Any], name: str, leader: bool) -> int:
@@ -116,7 +123,7 @@ def _call(run: RunFolder, config: Mapping[str, Any], received: list[int]) -> tup
             return 128 + received[0], f"interrupted; go on with `spo execute {run.path}`"
         if _is_disk_full(error, run.path):
             return MENDABLE, f"no space left on the disk of {run.path}: free some, then `spo execute {run.path}`"
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             fewer = "fewer rows (data.max_rows; of a tabular study data.source.rows or seeds, or truth.shifts)"
             return MENDABLE, f"out of memory: give smaller batches, or {fewer}"
         return CRASHED, _keep_traceback(run, error)
@@ -180,12 +187,6 @@ def _is_disk_full(error: BaseException | None, place: Path) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Of the machine or of a device; torch has no class of its own for the first."""
-    words = ("can't allocate memory", "out of memory")
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
 
 
 def _note(run: RunFolder, **changes: Any) -> None:

@@ -12,6 +12,7 @@ from spo.averaging import Averaging
 from spo.callbacks import Progress, observers
 from spo.callbacks.diagnosis import Diagnosis
 from spo.callbacks.observer import log_scalars, media_loggers
+from spo.cli.advice import advising
 from spo.cli.checks import check_parts
 from spo.cli.evaluate import load_best
 from spo.cli.instantiate import instantiate
@@ -27,6 +28,7 @@ from spo.loop import Checkpoints, GracefulStop, Keeping, Validation
 from spo.module import SPOModule
 from spo.objective.base import Objective
 from spo.optim import AdamW
+from spo.out_of_memory import EVALUATION, PREPARING_REFERENCE, at_work
 from spo.policy.base import Policy
 from spo.policy.reference import Reference
 from spo.quiet import quieten
@@ -74,7 +76,8 @@ def train(
     epochs: float | None,
     steps: int | None,
     global_batch: int,
-    micro_batch: int,
+    micro_batch: int | None,
+    micro_tokens: int | None,
     validate_every: int | None,
     checkpoint_every: int | None,
     log_every: int,
@@ -98,39 +101,45 @@ def train(
     code = CRASHED
     try:
         rows = data(
-            tokenizer=policy.tokenizer, labels=truth, seed=seed, global_batch=global_batch, micro_batch=micro_batch
+            tokenizer=policy.tokenizer,
+            labels=truth,
+            seed=seed,
+            global_batch=global_batch,
+            micro_batch=micro_batch,
+            micro_tokens=micro_tokens,
         )
         evaluate.check_data(rows)
-        trained = fit(
-            run=run,
-            policy=policy,
-            reference=reference,
-            data=rows,
-            true_link=None if truth is None else truth.link,
-            module=functools.partial(
-                SPOModule,
+        with advising(run, rows):
+            trained = fit(
+                run=run,
                 policy=policy,
                 reference=reference,
-                divergence=divergence,
-                objective=objective,
-                link=link,
-                refit=refit,
-                index_scale=index_scale,
-                optim=optim,
-                schedule=schedule,
-                averaging=averaging,
-            ),
-            selection=selection,
-            hardware=hardware,
-            logger=logger,
-            diagnosis=diagnosis,
-            seed=seed,
-            epochs=epochs,
-            steps=steps,
-            validate_every=validate_every,
-            checkpoint_every=checkpoint_every,
-            log_every=log_every,
-        )
+                data=rows,
+                true_link=None if truth is None else truth.link,
+                module=functools.partial(
+                    SPOModule,
+                    policy=policy,
+                    reference=reference,
+                    divergence=divergence,
+                    objective=objective,
+                    link=link,
+                    refit=refit,
+                    index_scale=index_scale,
+                    optim=optim,
+                    schedule=schedule,
+                    averaging=averaging,
+                ),
+                selection=selection,
+                hardware=hardware,
+                logger=logger,
+                diagnosis=diagnosis,
+                seed=seed,
+                epochs=epochs,
+                steps=steps,
+                validate_every=validate_every,
+                checkpoint_every=checkpoint_every,
+                log_every=log_every,
+            )
         if trained.interrupted is not None:
             code = 128 + trained.interrupted
             print(f"stopped at optimizer step {trained.trainer.global_step}; go on with `spo execute {run.path}`")
@@ -157,8 +166,10 @@ def train(
             )
             best = kept_values(run, trained.selection, trained.module.alive)
             summarize(run, media_loggers(trained.trainer), best)  # now: an evaluation may take long, and may fail
+            with advising(run, rows), at_work(EVALUATION):
+                found = evaluate.run(learned, trained.data)
             record(
-                evaluate.run(learned, trained.data),
+                found,
                 run,
                 choices=run.choices,
                 overrides=run.overrides,
@@ -221,7 +232,8 @@ def fit(
             "give data.val_path, or selection=last"
         )
     policy.meet(data)
-    reference.prepare(policy, data)
+    with at_work(PREPARING_REFERENCE):
+        reference.prepare(policy, data)
     built = module(total_steps=total)
     if built.learns_link and built.refit.sweeps and data.steps_per_epoch is None:
         raise ConfigError("refit=sweep scores every training row again, and a stream has no end: give refit=memory")
@@ -262,12 +274,7 @@ def fit(
     )
     if trainer.is_global_zero:
         run.update_status(processes=trainer.world_size)
-    pairs = trainer.world_size * data.micro_batch
-    if data.global_batch % pairs:
-        raise ConfigError(
-            f"global_batch {data.global_batch} is not a multiple of {trainer.world_size} processes x micro_batch "
-            f"{data.micro_batch} = {pairs} pairs: change one of them"
-        )
+    data.micro.check(data.global_batch, trainer.world_size)
     trainer.logger = logger.build(  # only now, that no logger holds a run which could not start
         run=run,
         config=run.config,

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from spo.data.held_out import HeldOut, Split
 from spo.data.loader import Steps, loader
+from spo.data.micro import OfPairs
 from spo.data.order import NO_ROW, RowOrder
 from spo.data.position import StepSampler, position_in
 from spo.errors import ConfigError, DataError
@@ -87,17 +88,22 @@ class ActionDataModule(L.LightningDataModule):
         labels: Any,
         seed: int,
         global_batch: int,
-        micro_batch: int,
+        micro_batch: int | None,
+        micro_tokens: int | None,
     ) -> None:
         """labels: of a true link. global_batch: rows of a replicate in an optimizer step; micro_batch: of them in one
-        forward pass."""
+        forward pass. micro_tokens: refused, for an action has none."""
         super().__init__()
         problems = [
             (tokenizer is not None, "data=tabular holds actions, and the policy reads text: give policy=tabular"),
             (labels is None, "data=tabular draws its labels: give a true link, such as truth=shifted_mixture"),
-            (micro_batch < 1, f"micro_batch is {micro_batch}: give rows >= 1"),
             (
-                global_batch < 1 or (micro_batch > 0 and global_batch % micro_batch > 0),
+                micro_tokens is not None,
+                f"micro_tokens is {micro_tokens}, and data=tabular has no tokens: give micro_batch, and null for it",
+            ),
+            (micro_batch is None or micro_batch < 1, f"micro_batch is {micro_batch}: give rows >= 1"),
+            (
+                global_batch < 1 or bool(micro_batch and micro_batch > 0 and global_batch % micro_batch > 0),
                 f"global_batch is {global_batch}: give a multiple of micro_batch, which is {micro_batch}",
             ),
         ]
@@ -105,7 +111,9 @@ class ActionDataModule(L.LightningDataModule):
             raise ConfigError("\n".join(wrong))
         self.source, self.labels, self.held_out, self.seed = source, labels, held_out, seed
         self.copies = held_out.copies
+        assert micro_batch is not None
         self.global_batch, self.micro_batch = global_batch, micro_batch
+        self.micro = OfPairs(micro_batch)
         self.position = 0  # global batches consumed
         self.total_steps: int | None = None
 
@@ -244,6 +252,8 @@ class ActionDataModule(L.LightningDataModule):
     def steps_per_epoch(self) -> int:
         """Optimizer steps that see every training row once."""
         return self.orders[0].batches_per_epoch
+
+    longest_row = 0  # actions have no tokens
 
     def epoch(self, step: int) -> float:
         """Passes over the training rows after `step` optimizer steps."""

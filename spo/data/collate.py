@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 import torch
 
+from spo.data.micro import MicroBatch
 from spo.data.tokens import Rendered
 from spo.types import PreferenceBatch, TokenPairs
 
@@ -81,7 +82,12 @@ class TokenisedRows:
     @property
     def lengths(self) -> np.ndarray:
         """int64 (n,): tokens of the longer side."""
-        total: np.ndarray = self.ends[:, 0] - self.starts + self.response_lengths.max(axis=1, initial=0)
+        return self.lengths_at(np.arange(len(self)))
+
+    def lengths_at(self, positions: np.ndarray) -> np.ndarray:
+        """The same of some rows, in the shape of `positions`."""
+        ends = self.ends[positions]
+        total: np.ndarray = ends[..., 0] - self.starts[positions] + np.diff(ends, axis=-1).max(axis=-1, initial=0)
         return total
 
     def tokens(self, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -104,7 +110,7 @@ def collate(rows: TokenisedRows, positions: np.ndarray, *, pad_token_id: int) ->
     """
     filler = positions == FILLER
     at = np.where(filler, 0, positions)
-    shape = (len(at), 2, int(rows.lengths[at].max()))
+    shape = (len(at), 2, int(rows.lengths_at(at).max()))
     input_ids = np.full(shape, pad_token_id, dtype=np.int64)
     attention = np.zeros(shape, dtype=np.int64)
     response = np.zeros(shape, dtype=bool)
@@ -140,12 +146,21 @@ class Batches(Sequence[PreferenceBatch]):
         return (self[i] for i in range(len(self)))
 
 
-def every_row_once(rows: TokenisedRows, micro_batch: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
+def every_row_once(rows: TokenisedRows, micro: MicroBatch, rank: int = 0, world: int = 1) -> list[np.ndarray]:
     """Plan of batches in which each row is seen once over all ranks: rank r takes rows r, r + W, ... by length.
 
     Ranks that would have fewer rows are filled up, so that all have batches of equal number and size.
     """
-    order = np.lexsort((rows.row_id, rows.lengths))
-    order = np.concatenate([order, np.full(-len(order) % world, FILLER)])
-    mine = order[rank::world]
-    return [mine[i : i + micro_batch] for i in range(0, len(mine), micro_batch)]
+    if not len(rows):
+        return []
+    lengths = rows.lengths
+    order = np.lexsort((rows.row_id, lengths))
+    columns = np.concatenate([order, np.full(-len(order) % world, FILLER)]).reshape(-1, world)
+    longest = np.where(columns == FILLER, 0, lengths[columns]).max(1)  # fillers stand beside the longest row of all
+    return micro.split(columns, longest, rank)
+
+
+def share(rows: TokenisedRows, positions: np.ndarray, micro: MicroBatch, rank: int, world: int) -> list[np.ndarray]:
+    """Rank's micro-batches of a global batch, whose rows lie at `positions` by length: rows r, r + W, ... of it."""
+    columns = positions.reshape(-1, world)
+    return micro.split(columns, rows.lengths_at(columns).max(1), rank)

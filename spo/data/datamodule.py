@@ -33,6 +33,7 @@ class PreferenceDataModule(TextDataModule):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._loaded = False
+        self._longest = 0
         few = self.max_rows is not None and self.max_rows < 1
         self.refuse((few, f"data.max_rows is {self.max_rows}: give rows >= 1, or null for all"))
 
@@ -55,6 +56,8 @@ class PreferenceDataModule(TextDataModule):
             raise DataError(
                 f"{self.train_path}: no row is left for training: raise data.max_length, or lower val_fraction"
             )
+        self._longest = max(int(rows.lengths.max(initial=0)) for rows in (self.train, self.val))
+        self.micro.check_row(self._longest, "the longest row")
         report.count_rows(self.train)
         report.count_rows(self.val, val=True)
         report.count_groups(self.train, self.val)
@@ -132,7 +135,7 @@ class PreferenceDataModule(TextDataModule):
     def all_rows(self) -> Batches:
         """Every row of train and val once, in micro-batches of like length, for a reference table."""
         rows = self._every_row
-        return Batches(rows, every_row_once(rows, self.micro_batch), self.renderer.pad_token_id)
+        return Batches(rows, every_row_once(rows, self.micro), self.renderer.pad_token_id)
 
     # -- steps ---------------------------------------------------------------------------------------------
 
@@ -151,6 +154,10 @@ class PreferenceDataModule(TextDataModule):
     def steps_per_epoch(self) -> int:
         """Optimizer steps that see every training row once, but for an incomplete last batch."""
         return self.order.batches_per_epoch
+
+    @property
+    def longest_row(self) -> int:
+        return self._longest
 
     def epoch(self, step: int) -> float:
         return step / self.steps_per_epoch

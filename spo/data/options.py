@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from spo.data.load import BadRowRule, Labels, drop_bad_row, raise_bad_row
+from spo.data.micro import MicroBatch, micro_batches
+from spo.data.micro import problems as problems_of_micro
 from spo.data.origin import refuse_other_tokens
 from spo.data.row_ids import RowIds
 from spo.data.rows import RowParser
@@ -24,7 +26,8 @@ class TextOptions:
     """What conf/data/preferences.yaml and stream.yaml both explain, up to bucket_window; then what the command gives:
 
     tokenizer: of the policy. labels: draws z from reward_0, reward_1; None: z is in the rows. seed: of orientation and
-    row order. global_batch, micro_batch: pairs; global_batch = world x micro_batch x accumulate.
+    row order. global_batch: pairs of an optimizer step. micro_batch: pairs of a forward pass on each process; None
+    where micro_tokens is given: tokens of one, padding counted (2 x rows x the longest side).
     """
 
     train_path: str
@@ -46,7 +49,8 @@ class TextOptions:
     labels: Labels | None = None
     seed: int = 0
     global_batch: int
-    micro_batch: int
+    micro_batch: int | None
+    micro_tokens: int | None = None
 
     def refuse(self, *own: tuple[bool, str]) -> None:
         """Every shared option, and the checks of one's own, in one ConfigError."""
@@ -70,7 +74,7 @@ class TextOptions:
                 f"data.max_seam_mismatch is {self.max_seam_mismatch}: give a share in [0, 1]",
             ),
             (self.bucket_window < 1, f"data.bucket_window is {self.bucket_window}: give global batches >= 1"),
-            (self.micro_batch < 1, f"micro_batch is {self.micro_batch}: give pairs >= 1"),
+            *problems_of_micro(self.micro_batch, self.micro_tokens),
             (self.global_batch < 1, f"global_batch is {self.global_batch}: give pairs >= 1"),
             *own,
         )
@@ -94,6 +98,10 @@ class TextOptions:
         )
         refuse_other_tokens(filter(None, (self.train_path, self.val_path)), renderer)
         return renderer
+
+    @property
+    def micro(self) -> MicroBatch:
+        return micro_batches(self.micro_batch, self.micro_tokens)
 
     @property
     def scored_by(self) -> str | None:

@@ -65,6 +65,7 @@ class StreamDataModule(TextDataModule):
         """Reads the validation rows and the first buffer. Idempotent. Raises DataError."""
         if self._loaded:
             return
+        self.micro.check_row(self.longest_row, "a row of a stream, known only when it comes, of data.max_length tokens")
         self.report = DataReport(labels_from="file" if self.labels is None else "the true link", passes=0)
         self.report.files.append(self.train_path)
         self.renderer = self.build_renderer()
@@ -131,6 +132,10 @@ class StreamDataModule(TextDataModule):
         """Nobody knows before the end."""
         return None
 
+    @property
+    def longest_row(self) -> int:
+        return self.max_length
+
     def epoch(self, step: int) -> float:
         """Whole passes only: what share of one is done, nobody knows."""
         return float(self._buffer(step - 1).start.passes)
@@ -188,7 +193,7 @@ class StreamDataModule(TextDataModule):
         """Validation, then one pass, a buffer's rows by length; for a table, not in the middle of training."""
         self.load()
         for rows in itertools.chain([self.val], (buffer.rows for buffer in self._buffers.one_pass())):
-            for at in every_row_once(rows, self.micro_batch):
+            for at in every_row_once(rows, self.micro):
                 yield collate(rows, at, pad_token_id=self.renderer.pad_token_id)
 
     # -- checkpoints ---------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from spo.data.collate import Batches, TokenisedRows, collate, every_row_once
+from spo.data.collate import Batches, TokenisedRows, collate, every_row_once, share
 from spo.data.loader import Steps, loader
 from spo.data.lookup import RowLookup
 from spo.data.options import TextOptions
@@ -53,13 +53,18 @@ class TextDataModule(TextOptions, L.LightningDataModule, ABC):
     def steps_per_epoch(self) -> int | None:
         """Optimizer steps of one pass over the training rows; None where no one knows."""
 
+    @property
+    @abstractmethod
+    def longest_row(self) -> int:
+        """Tokens of the longer side of the longest row that may come; 0 before load()."""
+
     @abstractmethod
     def epoch(self, step: int) -> float:
         """Passes over the training rows after `step` optimizer steps."""
 
     @abstractmethod
     def batch(self, k: int) -> tuple[TokenisedRows, np.ndarray]:
-        """Global batch k: rows, and the positions (global_batch,) of its own among them."""
+        """Global batch k: rows, and the positions (global_batch,) of its own among them, by length."""
 
     @abstractmethod
     def fingerprint(self) -> dict[str, str]:
@@ -114,14 +119,9 @@ class TextDataModule(TextOptions, L.LightningDataModule, ABC):
     def step(self, k: int) -> list[PreferenceBatch]:
         """This rank's micro-batches of global batch k: rows r, r + W, ... of it."""
         rank, world = self._rank_and_world
-        if self.global_batch % (world * self.micro_batch):
-            raise ConfigError(
-                f"global_batch {self.global_batch} is not a multiple of {world} processes x micro_batch "
-                f"{self.micro_batch} = {world * self.micro_batch} pairs: change one of them"
-            )
+        self.micro.check(self.global_batch, world)
         rows, positions = self.batch(k)
-        mine = positions[rank::world]
-        parts = np.split(mine, len(mine) // self.micro_batch)
+        parts = share(rows, positions, self.micro, rank, world)
         return [collate(rows, part, pad_token_id=self.renderer.pad_token_id) for part in parts]
 
     def train_dataloader(self) -> DataLoader[list[PreferenceBatch]]:
@@ -137,5 +137,5 @@ class TextDataModule(TextOptions, L.LightningDataModule, ABC):
 
     def _once(self, rows: TokenisedRows) -> Batches:
         """Every row once over the ranks."""
-        plan = every_row_once(rows, self.micro_batch, *self._rank_and_world)
+        plan = every_row_once(rows, self.micro, *self._rank_and_world)
         return Batches(rows, plan, self.renderer.pad_token_id)

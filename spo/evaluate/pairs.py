@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from spo.data.collate import Batches, every_row_once
+from spo.data.micro import OfPairs
 from spo.data.text import TextDataModule
 from spo.errors import ConfigError
 from spo.evaluate.base import Learned
@@ -56,7 +57,7 @@ def score_pairs(learned: Learned, data: TextDataModule, batch_size: int) -> Pair
     if not len(rows):
         raise ConfigError(f"ranking needs held-out rows, and there are none: {_MEND}")
     policy.build()
-    plan = every_row_once(rows, batch_size)
+    plan = every_row_once(rows, OfPairs(batch_size))
     indices, own, others = [], [], []
     with evaluating(policy):
         for batch in Batches(rows, plan, data.renderer.pad_token_id):

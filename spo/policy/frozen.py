@@ -10,6 +10,7 @@ from spo.errors import ConfigError
 from spo.policy.base import Policy
 from spo.policy.causal_lm import ATTENTION, DTYPES, CausalLM
 from spo.policy.reference import Reference, RowKeeper
+from spo.policy.remembered import RememberedRows
 from spo.types import PreferenceBatch
 
 
@@ -18,8 +19,11 @@ class Frozen(Reference):
 
     path: as the policy's (spo.policy.weights), None for the policy's own. dtype, attn_implementation: as the policy's,
     None for the same. Refused where its tokenizer gives a text other ids than the policy's does. Costs the memory of
-    its weights and one forward pass a batch; always in eval mode, in no optimizer and in no checkpoint.
+    its weights and one forward pass for a row the first time it comes (a training keeps what it gave, 16 bytes a row,
+    also in the checkpoint); always in eval mode, in no optimizer, its weights in no checkpoint.
     """
+
+    remembered: RememberedRows | None = None
 
     def __init__(self, *, path: str | None, dtype: str | None, attn_implementation: str | None) -> None:
         problems = []
@@ -40,6 +44,7 @@ class Frozen(Reference):
 
     def prepare(self, policy: Policy, data: RowKeeper) -> None:
         model = self._model = self._copy_of(policy)
+        self.remembered = RememberedRows()
         assert isinstance(policy, CausalLM)
         if model.source.folder() != policy.source.folder():
             _compare_tokenizers(policy, model)

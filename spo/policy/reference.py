@@ -10,6 +10,7 @@ from torch import Tensor
 
 from spo.errors import ConfigError
 from spo.policy.base import Policy
+from spo.policy.remembered import RememberedRows
 from spo.policy.table import ReferenceTable
 from spo.types import PreferenceBatch
 
@@ -46,6 +47,12 @@ class Reference(ABC):
     def network(self) -> Policy | None:
         """The model with these weights, for a trainer to put where the policy is; None where there is none."""
 
+    @property
+    @abstractmethod
+    def remembered(self) -> RememberedRows | None:
+        """Where a training keeps what `log_prob` gave, so that it asks once for each row; empty again after `prepare`.
+        None where to ask costs no forward pass of a model."""
+
     @abstractmethod
     def log_prob(self, batch: PreferenceBatch, policy: Policy) -> Tensor:
         """log pi_ref(y_j | x): float32 (*R, B, 2) on the batch's device, without a gradient."""
@@ -57,12 +64,17 @@ class Reference(ABC):
 
 
 class AdapterOff(Reference):
-    """The policy's own base model: one copy of the weights, one extra forward pass a batch."""
+    """The policy's own base model: one copy of the weights, one more forward pass for a row the first time it comes.
+
+    A training keeps what it gave, 16 bytes a row, in memory and in the checkpoint.
+    """
 
     equals_initial_policy = True
     network = None
+    remembered: RememberedRows | None = None
 
     def prepare(self, policy: Policy, data: RowKeeper) -> None:
+        self.remembered = RememberedRows()
         if not policy.has_adapter_reference:
             raise ConfigError(
                 "reference=adapter_off needs a policy with adapters, and this one has none: give reference=table (made "
@@ -88,6 +100,7 @@ class StoredTable(Reference):
 
     equals_initial_policy = True  # `prepare` has compared the fingerprints of the base model
     network = None
+    remembered = None
 
     def __init__(self, *, path: str) -> None:
         if not Path(path).is_dir():

@@ -29,6 +29,7 @@ class SharedTable(Reference):
 
     equals_initial_policy = True
     network = None
+    remembered = None
 
     def __init__(self, *, folder: str | None, shard_rows: int, device: Literal["auto", "cpu", "cuda"]) -> None:
         if shard_rows < 1:

@@ -125,6 +125,7 @@ class Uniform(Reference):
 
     equals_initial_policy = False
     network = None
+    remembered = None
 
     def prepare(self, policy: Policy, data: RowKeeper) -> None:
         if not isinstance(policy, Tabular):

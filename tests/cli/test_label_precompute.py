@@ -321,7 +321,7 @@ def test_a_table_serves_every_seed(
 ) -> None:
     """Made under seed 0, looked up under seed 1, where other rows are exchanged: equal to the online one, 1e-4."""
     truth = TrueLinkLabels(link=LogisticTruth(temperature=0.25), draws=1, seed=0, reward_sd=None)
-    options: dict[str, Any] = {"micro_batch": 4, "shard_rows": 6, "device": "cpu", "seed": 0}
+    options: dict[str, Any] = {"micro_batch": 4, "micro_tokens": None, "shard_rows": 6, "device": "cpu", "seed": 0}
     run = RunFolder(tmp_path / "table")
     precompute(run=run, policy=tiny_policy(tiny_llama_dir), data=data, truth=truth, **options)
     shards = {p: p.stat().st_mtime_ns for p in (run.path / "reference").glob("shard-*")}

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from spo.data.collate import FILLER, Batches, TokenisedRows, collate, every_row_once
+from spo.data.micro import OfPairs
 from spo.data.tokens import Rendered
 from spo.types import TokenPairs
 
@@ -92,7 +93,7 @@ def test_validation_sees_seven_rows_once_each_on_any_number_of_ranks(world: int,
     seen: list[int] = []
     shapes = []
     for rank in range(world):
-        batches = Batches(rows, every_row_once(rows, micro_batch, rank, world), PAD)
+        batches = Batches(rows, every_row_once(rows, OfPairs(micro_batch), rank, world), PAD)
         shapes.append([len(batch) for batch in batches])
         assert len(batches) == len(shapes[-1])
         seen += [int(i) for batch in batches for i in batch.row_id[batch.weight > 0]]

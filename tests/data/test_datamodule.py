@@ -54,7 +54,7 @@ def test_the_yaml_holds_every_parameter_but_those_the_command_completes() -> Non
     conf = yaml.safe_load((Path(__file__).parents[2] / "conf/data/preferences.yaml").read_text())
     options = {k: v for k, v in conf.items() if not k.startswith("_")}
     parameters = inspect.signature(PreferenceDataModule.__init__).parameters
-    completed = {"self", "tokenizer", "labels", "seed", "global_batch", "micro_batch"}
+    completed = {"self", "tokenizer", "labels", "seed", "global_batch", "micro_batch", "micro_tokens"}
     assert options.keys() == parameters.keys() - completed
     for name, value in options.items():
         assert name == "train_path" or parameters[name].default == value, name

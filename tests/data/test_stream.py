@@ -47,7 +47,7 @@ def ids(data: StreamDataModule, k: int) -> list[int]:
 def test_the_yaml_holds_every_parameter_but_those_the_command_completes() -> None:
     conf = yaml.safe_load((Path(__file__).parents[2] / "conf/data/stream.yaml").read_text())
     parameters = inspect.signature(StreamDataModule.__init__).parameters
-    completed = {"self", "tokenizer", "labels", "seed", "global_batch", "micro_batch"}
+    completed = {"self", "tokenizer", "labels", "seed", "global_batch", "micro_batch", "micro_tokens"}
     assert {k for k in conf if not k.startswith("_")} == parameters.keys() - completed
 
 

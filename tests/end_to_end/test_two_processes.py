@@ -32,6 +32,7 @@ METHODS = {
     "rspo": ["method=rspo"],
     "stream": ["method=pspo", "data=stream", "data.shuffle_buffer=8", "truth.reward_sd=2"],
     "efficient": ["method=ospo", "objective.score=efficient", "index_scale=pinned"],
+    "budget": ["method=rspo", "micro_batch=null", "micro_tokens=300"],
     "averaged": ["method=pspo", "averaging=ema", "averaging.decay=0.8"],
 }
 
@@ -47,7 +48,7 @@ def seven(tiny: list[str]) -> list[str]:
 
 def alone(run: RunFolder) -> RunFolder:
     """The same configuration in one process, with the micro-batches of both."""
-    made = twin(run, Path("alone"), hardware=ONE, micro_batch=4)
+    made = twin(run, Path("alone"), hardware=ONE, micro_batch=4, micro_tokens=None)
     assert execute(made.path) == 0
     return made
 
