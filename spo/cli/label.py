@@ -57,7 +57,7 @@ def label(
         (run.path / MANIFEST).unlink()
     check_reward(reward)
     rendered = renderer(policy.tokenizer)
-    room = Room(policy, rendered, max_new_tokens)
+    room = Room(policy, rendered, max_new_tokens, trained=None)
     chosen, of_prompts = _training_prompts(prompts, split_seed, eval_fraction, n_prompts, room)
     begun: Record = {
         "version": VERSION,
