@@ -84,7 +84,7 @@ def _by_error(pairs: Pairs, side: np.ndarray, ordered: np.ndarray) -> list[dict[
         if len(part):
             low, high = float(gap[part[0]]), float(gap[part[-1]])
             group = pairs.group[part]
-            values = {}
+            values: dict[str, float] = {}
             for name, score in (("policy", pairs.policy), ("index", pairs.t)):
                 share = _share(_correct(score, side)[part], ordered[part], group)
                 values |= {name: share["value"], f"{name}_se": share["se"]}

@@ -1,5 +1,6 @@
 """`spo label` and `spo precompute` on a tiny model: rows, resuming, the table that training accepts (NUMERICS 32)."""
 
+import contextlib
 import functools
 import json
 import signal
@@ -121,6 +122,41 @@ def test_a_killed_job_continues_with_no_row_twice(tiny_llama_dir: Path, tmp_path
     assert calls == [8, 8, 8, 4]
     assert make_rows(tmp_path / "c", tiny_llama_dir, shard_rows=3) == whole
     assert len(shards(tmp_path / "c")) == 4
+
+
+def test_every_version_of_the_code_that_wrote_rows_is_recorded(
+    tiny_llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before its first shard, in its second, after its last, each time gone on with by another version; a set
+    of an older spo had one version alone."""
+
+    def answers(count: int) -> Callable[[list[str], list[str]], list[float]]:
+        left = [1.0] * count
+
+        def reward(prompts: list[str], responses: list[str]) -> list[float]:
+            return [left.pop()] * len(responses)
+
+        return reward
+
+    def written(version: str, shards: int) -> Any:
+        monkeypatch.setattr("spo.cli.label.code_version", lambda: {"spo": version, "git_commit": None})
+        with contextlib.suppress(IndexError):
+            make_rows(tmp_path, tiny_llama_dir, reward=answers(shards))
+        made = RunFolder(tmp_path)
+        return [code["spo"] for code in (made.read_json("manifest.json") or made.read_json("begun.json"))["code"]]
+
+    assert written("1", 0) == ["1"]
+    assert written("2", 1) == ["2"]
+    assert written("2", 0) == ["2"]
+    assert written("3", 1) == ["2", "3"]
+    assert written("4", 1) == ["2", "3", "4"]
+    manifest = RunFolder(tmp_path).read_json("manifest.json")
+    assert written("5", 0) == ["2", "3", "4"]  # it is finished
+    (tmp_path / "manifest.json").unlink()
+    RunFolder(tmp_path).write_json("begun.json", manifest | {"code": {"spo": "0", "git_commit": None}})
+    assert written("6", 0) == ["0"]  # every shard is there
+    (tmp_path / "rows" / "00002.parquet").unlink()
+    assert written("7", 1) == ["0", "7"]
 
 
 class Terminated:
