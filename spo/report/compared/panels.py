@@ -13,13 +13,13 @@ from spo.run_folder import Record
 
 RANKING = (
     "Held-out rows of the training, of the first run of each group. Against beta: the share of pairs in which the "
-    "policy's log-probability puts the truly better response first (blue), beside what the best policy of each beta"
-    " would reach (it leans on the reference, so that it is below 1 where beta is large), and the share in which "
-    "the index agrees with the sampled label (red), beside the most that any index can reach against such labels, E"
-    " max(Psi, 1 - Psi); shaded or barred: {level:.0%} over prompts. By the reference's error: the same two shares by "
-    "how wrong the reference ranks the pair: its log-probability of the worse response less that of the better one lies to "
-    "the right where the reference is wrong. At the dotted line it is indifferent. An index may be right where the "
-    "policy's ranking is not."
+    "policy's log-probability puts the truly better response first (blue), beside what the best policy of each beta "
+    "would reach (it leans on the reference, so that it is below 1 where beta is large), and the share in which the "
+    "index agrees with the sampled label (red), beside the most that any index can reach against such labels, E "
+    "max(Psi, 1 - Psi); shaded or barred: {level:.0%} over prompts. By the reference's error: the same two shares by "
+    "how wrong the reference ranks the pair: its log-probability of the worse response less that of the better one "
+    "lies to the right where the reference is wrong. At the dotted line it is indifferent. An index may be right "
+    "where the policy's ranking is not."
 )
 SAMPLING = (
     "Ways to spend KL with the same learned index, of the first run of each group. Token by token: what `spo "
