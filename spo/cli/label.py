@@ -87,7 +87,9 @@ def label(
     _make(shards, parts, missing, labeller, device)
     summary = reward_summary(shards)
     n_rows = summary.pop("n_rows")
-    run.write_json(MANIFEST, {**begun, "reward": {**begun["reward"], **summary}, "n_rows": n_rows})
+    reward_record = {**begun["reward"], **summary}
+    shares = {"n_rows": n_rows, "retokenised_share": shards.retokenised_share()}
+    run.write_json(MANIFEST, {**begun, "reward": reward_record, **shares})
     (run.path / _BEGUN).unlink()
     print(_said(run, run.read_json(MANIFEST)))
 
@@ -156,13 +158,14 @@ def _make(
     done = labeller.n_responses * sum(len(part) for k, part in enumerate(parts) if k not in missing)
     with GenerationProgress("label", labeller.n_responses * sum(map(len, parts)), done) as progress:
         for k in missing:
-            shards.write(k, labeller.rows(parts[k], progress))
+            shards.write(k, *labeller.rows(parts[k], progress))
 
 
 def _said(run: RunFolder, manifest: Record) -> str:
-    reward = manifest["reward"]
+    reward, retokenised = manifest["reward"], manifest.get("retokenised_share")
+    other = f"; {retokenised:.0%} of the responses are read as other tokens than were sampled" if retokenised else ""
     return (
-        f"{manifest['n_rows']} rows in {run.path}\nreward: mean {reward['mean']:.3f}, sd {reward['sd']:.3f}; "
+        f"{manifest['n_rows']} rows in {run.path}{other}\nreward: mean {reward['mean']:.3f}, sd {reward['sd']:.3f}; "
         f"difference: sd {reward['difference_sd']:.3f}, 0 in {reward['equal_share']:.0%} of the rows\n"
         f"train on them with: data.train_path={run.path} truth=..."
     )

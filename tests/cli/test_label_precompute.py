@@ -24,6 +24,7 @@ from spo.data.stream import StreamDataModule
 from spo.data.text import TextDataModule
 from spo.data.tokens import Renderer
 from spo.errors import ConfigError, DataError
+from spo.evaluate.generation import Generation
 from spo.policy.reference import StoredTable
 from spo.run_folder import RunFolder
 from spo.simulate.labels import TrueLinkLabels
@@ -122,6 +123,25 @@ def test_a_killed_job_continues_with_no_row_twice(tiny_llama_dir: Path, tmp_path
     assert calls == [8, 8, 8, 4]
     assert make_rows(tmp_path / "c", tiny_llama_dir, shard_rows=3) == whole
     assert len(shards(tmp_path / "c")) == 4
+
+
+def test_responses_that_are_read_as_other_tokens_are_counted(
+    tiny_llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One text in the tokens that the tokenizer cuts it into, and in single bytes: of each pair one is read anew."""
+    tokenizer = tiny_policy(tiny_llama_dir).tokenizer
+    text, end = "The staff", tokenizer.eos_token_id
+    whole = tokenizer(text, add_special_tokens=False)["input_ids"]
+    split = [i for letter in text for i in tokenizer(letter, add_special_tokens=False)["input_ids"]]
+    assert len(whole) < len(split)
+
+    def drawn(policy: Any, prompts: list[list[int]], **options: Any) -> list[Generation]:
+        return [Generation([*(split if i % 2 else whole), end], text, ended=True) for i in range(len(prompts))]
+
+    monkeypatch.setattr("spo.cli.labeller.sample", drawn)
+    make_rows(tmp_path, tiny_llama_dir)
+    assert RunFolder(tmp_path).read_json("manifest.json")["retokenised_share"] == 0.5
+    assert "50% of the responses are read as other tokens than were sampled" in capsys.readouterr().out
 
 
 def test_every_version_of_the_code_that_wrote_rows_is_recorded(
