@@ -28,7 +28,10 @@ class Room:
         self.mend = "give shorter ones, or a smaller number"
         if trained is not None and trained < self.tokens:
             self.tokens = trained
-            self.why = f"longer than any that was trained on, {trained} tokens (data.max_prompt_length of the training)"
+            self.why = (
+                f"longer than any that was trained on, {trained} tokens (by its data.max_prompt_length or "
+                "data.max_length)"
+            )
             self.mend = "give shorter ones, or train with more"
 
     def first(self, prompts: Sequence[Text], n: int | None) -> tuple[list[Text], int]:
