@@ -32,6 +32,8 @@ from spo.errors import ConfigError
 
 Record = dict[str, Any]
 
+_DIAGNOSES = "diagnosis_history.jsonl"
+
 
 class Metric(NamedTuple):
     """One number: its optimizer step, its name ("val/auc") and its value."""
@@ -203,15 +205,22 @@ class RunFolder:
 
     def append_diagnosis(self, record: Record) -> None:
         """Add what held-out rows say of the link: the record of spo.callbacks.diagnosis."""
-        self._append("diagnosis_history.jsonl", record)
+        self._append(_DIAGNOSES, record)
+
+    def put_diagnosis(self, record: Record) -> None:
+        """The same in the order of steps, and instead of what was said of its step: a history has each step once."""
+        kept = [other for other in self.diagnosis_history() if other["step"] != record["step"]]
+        ordered = sorted([*kept, record], key=lambda other: other["step"])
+        self.path.mkdir(parents=True, exist_ok=True)
+        _replace(self.path / _DIAGNOSES, "".join(_line(other) for other in ordered))
 
     def diagnosis_history(self) -> list[Record]:
-        return self._records("diagnosis_history.jsonl")
+        return self._records(_DIAGNOSES)
 
     def cut(self, step: int) -> None:
         """Drop what was written after `step`: metrics and histories."""
         self.cut_metrics(step)
-        for name in ("link_history.jsonl", "index_history.jsonl", "diagnosis_history.jsonl"):
+        for name in ("link_history.jsonl", "index_history.jsonl", _DIAGNOSES):
             kept = [record for record in self._records(name) if record["step"] <= step]
             if (self.path / name).exists():
                 _replace(self.path / name, "".join(json.dumps(record) + "\n" for record in kept))
@@ -284,7 +293,7 @@ class RunFolder:
     def _append(self, name: str, record: Record) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / name).open("a") as file:
-            file.write(json.dumps(_finite(record), ensure_ascii=False) + "\n")
+            file.write(_line(record))
 
     def _records(self, name: str) -> list[Record]:
         path = self.path / name
@@ -321,6 +330,10 @@ def _replace(path: Path, text: str) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(text)
     part.replace(path)
+
+
+def _line(record: Record) -> str:
+    return json.dumps(_finite(record), ensure_ascii=False) + "\n"
 
 
 def _finite(value: Any) -> Any:

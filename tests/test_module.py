@@ -7,6 +7,7 @@ import torch
 
 from spo.errors import ConfigError, SpoError
 from spo.link.logistic import Logistic
+from spo.module import SPOModule
 from spo.policy.reference import AdapterOff
 from spo.refit import Pinned
 from tests.tiny import METHODS, Tiny, losses, weights, write_pairs
@@ -147,6 +148,40 @@ def test_the_schedule_counts_optimizer_steps(tiny):
     tiny.go(micro_batch=2, steps=5)
     rates = [value for _, value in tiny.run().series("lr")]
     assert rates == pytest.approx([2e-3 * f for f in (1, 0.775, 0.55, 0.325, 0.1)])
+
+
+@pytest.mark.parametrize("method", ["dpo", "pspo", "ospo", "rspo"])
+def test_dropout_is_on_in_training_and_off_in_measuring_whatever_the_method(tiny, method, monkeypatch):
+    """In each training pass, also after a validation and after a refit that sweeps over the rows; in these two never:
+    else methods that refit would be trained without the dropout of those that do not."""
+    policy = tiny.policy(dropout=0.1)
+    policy.build()
+    phases, seen = ["measuring"], []
+
+    def during(name, phase):
+        original = getattr(SPOModule, name)
+
+        def wrapped(self, *given):
+            phases.append(phase)
+            try:
+                return original(self, *given)
+            finally:
+                phases.pop()
+
+        monkeypatch.setattr(SPOModule, name, wrapped)
+
+    during("training_step", "training")
+    during("refit_link", "measuring")
+    drops = [m for m in policy.modules() if isinstance(m, torch.nn.Dropout) and m.p == 0.1]
+    assert drops
+    for drop in drops:
+        drop.register_forward_pre_hook(lambda drop, _: seen.append((phases[-1], drop.training)))
+    plan = {"source": "sweep", "every": 1}
+    trained = tiny.go(method=method, policy=policy, refit=plan, steps=4, validate_every=2)
+    assert (trained.module.refit_count > 0) == trained.module.learns_link
+    assert set(seen) == {("training", True), ("measuring", False)}
+    passes = 2 if trained.module.objective.couples_rows else 1  # over 4 steps of 2 micro-batches
+    assert seen.count(("training", True)) == passes * 4 * 2 * len(drops)
 
 
 @pytest.mark.parametrize("source", ["memory", "sweep"])

@@ -45,6 +45,15 @@ def test_cut_drops_later_steps_and_a_torn_row(tmp_path: Path):
     assert run.series("x") == [(1, 1), (2, 2), (3, 3), (4, 4)]
 
 
+def test_a_diagnosis_of_an_older_step_replaces_what_was_said_of_it(tmp_path: Path):
+    run = RunFolder(tmp_path)
+    for step in (1, 2, 3):
+        run.append_diagnosis({"step": step, "p_logistic": 0.5})
+    run.put_diagnosis({"step": 2, "p_logistic": math.nan})
+    run.put_diagnosis({"step": 0, "p_logistic": 0.1})
+    assert [(r["step"], r["p_logistic"]) for r in run.diagnosis_history()] == [(0, 0.1), (1, 0.5), (2, None), (3, 0.5)]
+
+
 def test_cut_of_nothing(tmp_path: Path):
     RunFolder(tmp_path).cut(0)
     assert list(tmp_path.iterdir()) == []

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-import spo
 from spo.cli.labeller import Labeller
+from spo.cli.version import code_version
 from spo.data.prompts import Prompts, described, split_prompts
 from spo.data.sources.labelled import MANIFEST, ROWS, VERSION, rows_of
 from spo.data.tokens import Renderer
@@ -57,11 +57,11 @@ def label(
         (run.path / MANIFEST).unlink()
     check_reward(reward)
     rendered = renderer(policy.tokenizer)
-    room = Room(policy, rendered, max_new_tokens)
+    room = Room(policy, rendered, max_new_tokens, trained=None)
     chosen, of_prompts = _training_prompts(prompts, split_seed, eval_fraction, n_prompts, room)
     begun: Record = {
         "version": VERSION,
-        "code": {"spo": spo.__version__, "git_commit": run.invocation.get("git_commit")},
+        "code": [code_version()],
         "model": {"path": policy.source.given, "fingerprint": policy.fingerprint()},
         "tokenizer": rendered.tokenizer_fingerprint(),
         "renderer": rendered.fingerprint(),
@@ -72,17 +72,24 @@ def label(
     }
     before = _before(run, begun)
     shards = RowShards(run.path / ROWS, messages=any(isinstance(prompt, list) for prompt in chosen))
-    if shards.done and before["reward"]["fingerprint"] != begun["reward"]["fingerprint"]:
+    parts = _parts(chosen, max(1, 2 * shard_rows // n_responses))
+    missing = [k for k in range(len(parts)) if k not in shards.done]
+    another_reward = bool(shards.done) and before["reward"]["fingerprint"] != begun["reward"]["fingerprint"]
+    if shards.done:
+        begun["code"] = _writers(before["code"], begun["code"] if missing or another_reward else [])
+    if another_reward:
         print(
             f"the reward is another since: the responses of {len(shards.done)} shards are scored anew", file=sys.stderr
         )
         shards.rescore(reward)
     run.write_json(_BEGUN, begun)
     labeller = Labeller(policy, rendered, reward, sampling, n_responses, batch_size, seed, run.path)
-    _make(shards, chosen, max(1, 2 * shard_rows // n_responses), labeller, device)
+    _make(shards, parts, missing, labeller, device)
     summary = reward_summary(shards)
     n_rows = summary.pop("n_rows")
-    run.write_json(MANIFEST, {**begun, "reward": {**begun["reward"], **summary}, "n_rows": n_rows})
+    reward_record = {**begun["reward"], **summary}
+    shares = {"n_rows": n_rows, "retokenised_share": shards.retokenised_share()}
+    run.write_json(MANIFEST, {**begun, "reward": reward_record, **shares})
     (run.path / _BEGUN).unlink()
     print(_said(run, run.read_json(MANIFEST)))
 
@@ -130,24 +137,35 @@ def _before(run: RunFolder, begun: Record) -> Record:
     return before  # type: ignore[no-any-return]
 
 
-def _make(shards: RowShards, prompts: Sequence[Text], per_shard: int, labeller: Labeller, device: str) -> None:
-    """Every shard that is not there; which prompts are in one does not depend on what was."""
-    parts = [prompts[i : i + per_shard] for i in range(0, len(prompts), per_shard)]
-    missing = [k for k in range(len(parts)) if k not in shards.done]
+def _parts(prompts: Sequence[Text], per_shard: int) -> list[Sequence[Text]]:
+    """The prompts of each shard: which are in one does not depend on what was made."""
+    return [prompts[i : i + per_shard] for i in range(0, len(prompts), per_shard)]
+
+
+def _writers(earlier: list[Record] | Record, now: Sequence[Record]) -> list[Record]:
+    """The versions of the code that wrote rows, each once, in the order in which they began to."""
+    before = earlier if isinstance(earlier, list) else [earlier]  # one alone, as sets of older versions have it
+    return [*before, *(code for code in now if code not in before)]
+
+
+def _make(
+    shards: RowShards, parts: Sequence[Sequence[Text]], missing: Sequence[int], labeller: Labeller, device: str
+) -> None:
+    """Every shard that is not there."""
     if missing:
         labeller.policy.build()
         labeller.policy.to(pick_device(device))
-    total = labeller.n_responses * len(prompts)
-    done = total - labeller.n_responses * sum(len(parts[k]) for k in missing)
-    with GenerationProgress("label", total, done) as progress:
+    done = labeller.n_responses * sum(len(part) for k, part in enumerate(parts) if k not in missing)
+    with GenerationProgress("label", labeller.n_responses * sum(map(len, parts)), done) as progress:
         for k in missing:
-            shards.write(k, labeller.rows(parts[k], progress))
+            shards.write(k, *labeller.rows(parts[k], progress))
 
 
 def _said(run: RunFolder, manifest: Record) -> str:
-    reward = manifest["reward"]
+    reward, retokenised = manifest["reward"], manifest.get("retokenised_share")
+    other = f"; {retokenised:.0%} of the responses are read as other tokens than were sampled" if retokenised else ""
     return (
-        f"{manifest['n_rows']} rows in {run.path}\nreward: mean {reward['mean']:.3f}, sd {reward['sd']:.3f}; "
+        f"{manifest['n_rows']} rows in {run.path}{other}\nreward: mean {reward['mean']:.3f}, sd {reward['sd']:.3f}; "
         f"difference: sd {reward['difference_sd']:.3f}, 0 in {reward['equal_share']:.0%} of the rows\n"
         f"train on them with: data.train_path={run.path} truth=..."
     )

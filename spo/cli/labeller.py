@@ -34,8 +34,9 @@ class Labeller:
     seed: int
     run: Path  # for messages
 
-    def rows(self, prompts: Sequence[Text], progress: GenerationProgress) -> list[Row]:
-        """ConfigError where the reward returns anything but a finite number a response."""
+    def rows(self, prompts: Sequence[Text], progress: GenerationProgress) -> tuple[list[Row], int]:
+        """Rows, and how many of their responses a training reads as other tokens than were sampled: a text can be cut
+        into tokens in several ways. ConfigError where the reward returns anything but a finite number a response."""
         every = [(prompt, j) for prompt in prompts for j in range(self.n_responses)]
         drawn = sample(
             self.policy,
@@ -54,7 +55,11 @@ class Labeller:
                 f"{error}. The shards written so far are kept: mend what is behind the same options (the function, the "
                 f"model's files) and go on with `spo execute {self.run}`; other options need a folder of their own"
             ) from error
-        return [self._row(*every[i], drawn[i : i + 2], rewards[i : i + 2]) for i in range(0, len(every), 2)]
+        rows = [self._row(*every[i], drawn[i : i + 2], rewards[i : i + 2]) for i in range(0, len(every), 2)]
+        read = self.renderer.responses_ids(
+            [prompt for prompt, _ in every], [g.text for g in drawn], [g.ended for g in drawn]
+        )
+        return rows, sum(ids != g.ids for ids, g in zip(read, drawn, strict=True))
 
     def _row(self, prompt: Text, j: int, drawn: Sequence[Generation], rewards: Sequence[float]) -> Row:
         """Responses j and j + 1."""

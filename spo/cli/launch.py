@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import shlex
-import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping
@@ -34,8 +33,8 @@ from spo.cli.hydra_app import (
 )
 from spo.cli.multirun import Multirun, SweepEnded, own_launcher
 from spo.cli.schema import check_schema, nearest
+from spo.cli.version import git_commit
 from spo.errors import ConfigError
-from spo.paths import PACKAGE
 from spo.run_folder import RunFolder
 from spo.submit import ThisMachine
 
@@ -129,7 +128,7 @@ def _multirun(command: Command, flags: Namespace, words: list[str], line: str, j
             "words": [word for word in words if not word.startswith(_OF_A_START)],
             "config_dir": flags.config_dir and str(Path(flags.config_dir).resolve()),
             "folder": str(Path.cwd()),
-            "git_commit": (commit := _git_commit()),
+            "git_commit": (commit := git_commit()),
         },
         hydras=[word for word in words if word.startswith(HYDRAS_OWN)],
         identity=sweep_id(name, command.name),
@@ -181,19 +180,8 @@ def _invocation(command: Command, line: str, overrides: list[str], choices: Mapp
         "command_line": line,
         "sweep": None,
         "version": __version__,
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
     }
-
-
-def _git_commit() -> str | None:
-    """The checkout's commit, with "+changes" where files differ from it; None for an installed wheel."""
-    root = PACKAGE.parent
-    if not (root / ".git").exists():
-        return None
-    describe = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
-    with contextlib.suppress(OSError):
-        return subprocess.run(describe, capture_output=True, text=True).stdout.strip() or None
-    return None
 
 
 def _shown(path: Path) -> Path:

@@ -45,6 +45,7 @@ def precompute(
     )
     module.load()
     print("\n".join(module.report.lines()))
+    policy.meet(module)
     writer = TableWriter(run.path / "reference", {"model": policy.fingerprint(), **module.fingerprint()})
     policy.build()
     policy.to(pick_device(device))

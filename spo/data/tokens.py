@@ -12,6 +12,7 @@ import re
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, Literal
@@ -231,16 +232,35 @@ class Renderer:
             for i, pair in enumerate(pairs)
         ]
 
+    def responses_ids(
+        self, prompts: Sequence[Text], responses: Sequence[str], ended: Sequence[bool]
+    ) -> list[list[int] | None]:
+        """What training has after prompts_ids of each, were there no limit of length; None where response and prompt
+        together give other ids for the prompt, or the template refuses them."""
+
+        def whole(prompt: Text, response: str) -> str:
+            with suppress(TemplateError):
+                return self._whole(prompt, response)
+            return ""
+
+        texts = [whole(*both) for both in zip(prompts, responses, strict=True)]
+        wholes = [self._with_bos(ids) for ids in _encode(self.tokenizer, texts)]
+        return [
+            self._end(whole[len(prompt) :], end) if whole[: len(prompt)] == prompt else None
+            for prompt, whole, end in zip(self.prompts_ids(prompts), wholes, ended, strict=True)
+        ]
+
     def _three_texts(self, pair: PreferencePair) -> list[str]:
-        form = self._form
         try:
-            whole = [form.whole(pair.prompt, str(response)) for response in (pair.response_0, pair.response_1)]
-            prompt = form.prompt(pair.prompt)
+            whole = [self._whole(pair.prompt, str(response)) for response in (pair.response_0, pair.response_1)]
+            return [self._form.prompt(pair.prompt), *whole]
         except TemplateError as error:
             raise BadRow("template_refuses", f"the chat template refuses the messages: {error}") from error
-        if form.end_of_turn is None:  # what the template writes after the response, and does not end it, is no response
-            whole = [text.removesuffix(form.tail) for text in whole]
-        return [prompt, *whole]
+
+    def _whole(self, prompt: Text, response: str) -> str:
+        """What the template writes after the response, and does not end it, is no response."""
+        text = self._form.whole(prompt, response)
+        return text.removesuffix(self._form.tail) if self._form.end_of_turn is None else text
 
     def _with_bos(self, ids: list[int]) -> list[int]:
         return ids if ids[:1] == self._form.bos else self._form.bos + ids

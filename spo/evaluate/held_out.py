@@ -73,7 +73,8 @@ def _correct(score: np.ndarray, side: np.ndarray) -> np.ndarray:
 
 
 def _by_error(pairs: Pairs, side: np.ndarray, ordered: np.ndarray) -> list[dict[str, Any]]:
-    """Bins of log pi_ref(better|x) - log pi_ref(worse|x), nats: below 0 the reference ranks the pair wrongly."""
+    """Bins of log pi_ref(better|x) - log pi_ref(worse|x), nats: below 0 the reference ranks the pair wrongly. n: pairs,
+    of `prompts` prompts."""
     gap = pairs.reference * side
     rows = np.flatnonzero(ordered > 0)
     rows = rows[np.argsort(gap[rows], kind="stable")]
@@ -82,11 +83,12 @@ def _by_error(pairs: Pairs, side: np.ndarray, ordered: np.ndarray) -> list[dict[
     for part in np.array_split(rows, count):
         if len(part):
             low, high = float(gap[part[0]]), float(gap[part[-1]])
-            values = {
-                name: _mean(_correct(score, side)[part], ordered[part])
-                for name, score in (("policy", pairs.policy), ("index", pairs.t))
-            }
-            found.append({"low": low, "high": high, "n": len(part), **values})
+            group = pairs.group[part]
+            values: dict[str, float] = {}
+            for name, score in (("policy", pairs.policy), ("index", pairs.t)):
+                share = _share(_correct(score, side)[part], ordered[part], group)
+                values |= {name: share["value"], f"{name}_se": share["se"]}
+            found.append({"low": low, "high": high, "n": len(part), "prompts": len(np.unique(group)), **values})
     return found
 
 

@@ -127,7 +127,8 @@ class TiltEvaluation(Evaluation):
 
     def bench(self, learned: Learned, data: Any) -> Bench:
         assert isinstance(learned.policy, CausalLM)
-        room = Room(learned.policy, data.renderer, self.sampling.max_new_tokens)
+        trained = data.renderer.max_prompt_length
+        room = Room(learned.policy, data.renderer, self.sampling.max_new_tokens, trained=trained)
         return Bench(
             learned=learned,
             data=data,

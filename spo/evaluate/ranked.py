@@ -45,7 +45,7 @@ class HeldOutRanking(Finding):
     def save(self, run: RunFolder, choices: Mapping[str, str], overrides: Sequence[str]) -> None:
         run.write_json("ranking.json", self.record)
         if self.diagnosis is not None:
-            run.append_diagnosis(self.diagnosis)
+            run.put_diagnosis(self.diagnosis)
 
     def metrics(self) -> dict[str, float]:
         """eval/ranking/accuracy_index, ..."""
@@ -76,11 +76,12 @@ class HeldOutRanking(Finding):
         return out if self.diagnosis is None else [*out, f"  {headline(self.diagnosis)}"]
 
     def show(self, run: RunFolder, logger: MediaLogger, step: int) -> None:
+        """Under names of its own: `diagnosis/...` are of the training's validations, and these weights may be older."""
         if self.diagnosis is not None:
             from spo.report.diagnosis import diagnosis_image  # matplotlib, only where somebody looks
 
-            logger.log_table("diagnosis/curve", ["step", *CURVES], table_rows(self.diagnosis), step)
-            logger.log_picture("diagnosis/picture", diagnosis_image(self.diagnosis), step)
+            logger.log_table("eval/diagnosis/curve", ["step", *CURVES], table_rows(self.diagnosis), step)
+            logger.log_picture("eval/diagnosis/picture", diagnosis_image(self.diagnosis), step)
 
 
 class Ranking(Part):

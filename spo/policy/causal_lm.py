@@ -107,6 +107,16 @@ class CausalLM(Policy):
         config = AutoConfig.from_pretrained(self.source.folder()).get_text_config()
         return getattr(config, "max_position_embeddings", None)
 
+    def meet(self, data: Any) -> None:
+        """ConfigError where a row is longer than the context: of learned positions there are no more, and with rotary
+        ones the model was never trained there. Of a stream it is asked about what has been read."""
+        context, longest = self.context_length, data.report.length_max
+        if context is not None and longest > context:
+            raise ConfigError(
+                f"the longest row has {longest} tokens, and the model's context {context}: give data.max_length="
+                f"{context} or less (data.truncation says what becomes of longer rows), or a model with a longer one"
+            )
+
     def fingerprint(self) -> str:
         return digest([self.source.fingerprint(), str(self.dtype)])
 

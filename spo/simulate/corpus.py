@@ -18,6 +18,7 @@ from spo.types import as_messages
 
 Row = dict[str, Any]
 
+_RETOKENISED = b"retokenised"  # of a shard's own metadata
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _OF_EACH = {"response": pa.string(), "ended": pa.bool_(), "reward": pa.float64()}  # of response 0, and of response 1
 
@@ -36,14 +37,16 @@ class RowShards:
         folder.mkdir(parents=True, exist_ok=True)
         self.done = {int(path.stem) for path in folder.glob("*.parquet") if path.stem.isdigit()}
 
-    def write(self, k: int, rows: Sequence[Row]) -> None:
-        """Shard k, on the disk before it has its name: whole, also where the machine stops."""
+    def write(self, k: int, rows: Sequence[Row], retokenised: int | None) -> None:
+        """Shard k, on the disk before it has its name: whole, also where the machine stops. retokenised: how many of
+        its responses a training reads as other tokens than were sampled, None where that is not known."""
+        schema = self.schema if retokenised is None else self.schema.with_metadata({_RETOKENISED: str(retokenised)})
         if self.messages:
             rows = [row | {"prompt": as_messages(row["prompt"])} for row in rows]
         part = self.folder / f".{k:05d}.part"
         try:
             with part.open("wb") as file:
-                pq.write_table(pa.Table.from_pylist(list(rows), schema=self.schema), file)
+                pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), file)
                 file.flush()
                 os.fsync(file.fileno())
         except BaseException:
@@ -56,12 +59,23 @@ class RowShards:
     def rescore(self, reward: Reward) -> None:
         """The responses that are there by another reward, a shard at a time."""
         for k in sorted(self.done):
-            rows = pq.read_table(self._path(k)).to_pylist()
+            rows, retokenised = pq.read_table(self._path(k)).to_pylist(), self._retokenised(k)[0]
             for j in (0, 1):
                 scores = score(reward, [row["prompt"] for row in rows], [row[f"response_{j}"] for row in rows])
                 for row, value in zip(rows, scores, strict=True):
                     row[f"reward_{j}"] = value
-            self.write(k, rows)
+            self.write(k, rows, retokenised)
+
+    def retokenised_share(self) -> float | None:
+        """Of the responses of the shards that know it; None where none does."""
+        known = [(count, rows) for count, rows in map(self._retokenised, self.done) if count is not None]
+        return sum(count for count, _ in known) / sum(2 * rows for _, rows in known) if known else None
+
+    def _retokenised(self, k: int) -> tuple[int | None, int]:
+        """The count of a shard, and its rows."""
+        metadata = pq.read_metadata(self._path(k))
+        count = (metadata.metadata or {}).get(_RETOKENISED)
+        return None if count is None else int(count), metadata.num_rows
 
     def rewards(self) -> Iterator[np.ndarray]:
         """(n, 2) float64 of each shard."""

@@ -1,5 +1,6 @@
 """`spo label` and `spo precompute` on a tiny model: rows, resuming, the table that training accepts (NUMERICS 32)."""
 
+import contextlib
 import functools
 import json
 import signal
@@ -23,6 +24,7 @@ from spo.data.stream import StreamDataModule
 from spo.data.text import TextDataModule
 from spo.data.tokens import Renderer
 from spo.errors import ConfigError, DataError
+from spo.evaluate.generation import Generation
 from spo.policy.reference import StoredTable
 from spo.run_folder import RunFolder
 from spo.simulate.labels import TrueLinkLabels
@@ -121,6 +123,60 @@ def test_a_killed_job_continues_with_no_row_twice(tiny_llama_dir: Path, tmp_path
     assert calls == [8, 8, 8, 4]
     assert make_rows(tmp_path / "c", tiny_llama_dir, shard_rows=3) == whole
     assert len(shards(tmp_path / "c")) == 4
+
+
+def test_responses_that_are_read_as_other_tokens_are_counted(
+    tiny_llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One text in the tokens that the tokenizer cuts it into, and in single bytes: of each pair one is read anew."""
+    tokenizer = tiny_policy(tiny_llama_dir).tokenizer
+    text, end = "The staff", tokenizer.eos_token_id
+    whole = tokenizer(text, add_special_tokens=False)["input_ids"]
+    split = [i for letter in text for i in tokenizer(letter, add_special_tokens=False)["input_ids"]]
+    assert len(whole) < len(split)
+
+    def drawn(policy: Any, prompts: list[list[int]], **options: Any) -> list[Generation]:
+        return [Generation([*(split if i % 2 else whole), end], text, ended=True) for i in range(len(prompts))]
+
+    monkeypatch.setattr("spo.cli.labeller.sample", drawn)
+    make_rows(tmp_path, tiny_llama_dir)
+    assert RunFolder(tmp_path).read_json("manifest.json")["retokenised_share"] == 0.5
+    assert "50% of the responses are read as other tokens than were sampled" in capsys.readouterr().out
+
+
+def test_every_version_of_the_code_that_wrote_rows_is_recorded(
+    tiny_llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before its first shard, in its second, after its last, each time gone on with by another version; a set
+    of an older spo had one version alone."""
+
+    def answers(count: int) -> Callable[[list[str], list[str]], list[float]]:
+        left = [1.0] * count
+
+        def reward(prompts: list[str], responses: list[str]) -> list[float]:
+            return [left.pop()] * len(responses)
+
+        return reward
+
+    def written(version: str, shards: int) -> Any:
+        monkeypatch.setattr("spo.cli.label.code_version", lambda: {"spo": version, "git_commit": None})
+        with contextlib.suppress(IndexError):
+            make_rows(tmp_path, tiny_llama_dir, reward=answers(shards))
+        made = RunFolder(tmp_path)
+        return [code["spo"] for code in (made.read_json("manifest.json") or made.read_json("begun.json"))["code"]]
+
+    assert written("1", 0) == ["1"]
+    assert written("2", 1) == ["2"]
+    assert written("2", 0) == ["2"]
+    assert written("3", 1) == ["2", "3"]
+    assert written("4", 1) == ["2", "3", "4"]
+    manifest = RunFolder(tmp_path).read_json("manifest.json")
+    assert written("5", 0) == ["2", "3", "4"]  # it is finished
+    (tmp_path / "manifest.json").unlink()
+    RunFolder(tmp_path).write_json("begun.json", manifest | {"code": {"spo": "0", "git_commit": None}})
+    assert written("6", 0) == ["0"]  # every shard is there
+    (tmp_path / "rows" / "00002.parquet").unlink()
+    assert written("7", 1) == ["0", "7"]
 
 
 class Terminated:

@@ -63,6 +63,25 @@ def test_a_response_that_was_cut_off_has_no_end_of_turn(tokenizer: PreTrainedTok
 
 
 @pytest.mark.parametrize("chat_template", ["model", "none"])
+def test_what_a_text_is_read_as_is_what_training_has(tokenizer: PreTrainedTokenizerFast, chat_template: Any) -> None:
+    """For labelling, without a limit of length; None where the seam of prompt and response is another."""
+    renderer, unlimited = (
+        Renderer(tokenizer, chat_template=chat_template, max_length=4),
+        Renderer(tokenizer, chat_template=chat_template),
+    )
+    texts = [("Review train 1.\n", "late", "kind"), ("why", "1 staff", "hy"), ("p ", "é", "😀" * 9)]
+    for ended in (True, False):
+        for prompt, *responses in texts:
+            (row,) = unlimited.render([replace(pair(prompt, *responses), ended=(ended, ended))])
+            assert isinstance(row, Rendered)
+            read = renderer.responses_ids([prompt] * 2, responses, [ended] * 2)
+            if row.seam_mismatch:
+                assert None in read
+            else:
+                assert read == list(row.responses)
+
+
+@pytest.mark.parametrize("chat_template", ["model", "none"])
 def test_there_is_at_most_one_bos(tokenizer: PreTrainedTokenizerFast, chat_template: Any) -> None:
     """NUMERICS 3: a tokenizer without BOS, one that adds it, a template that writes it, a prompt that spells it."""
     renderer = Renderer(tokenizer, chat_template=chat_template)

@@ -110,6 +110,18 @@ def test_options_told_before_weights_load(refused: Refused, words: list[str], ex
         assert part in message
 
 
+def test_rows_longer_than_the_models_context(refused: Refused, tiny: list[str], here: Here) -> None:
+    """The tiny model has 512 positions. With the length that the message names the row is dropped."""
+    Path("rows.jsonl").write_text(rows({"prompt": "z" * 600}))
+    message = refused("data.max_length=1024")
+    assert "tokens, and the model's context 512: give data.max_length=512" in message
+    table = ["truth=none", "data.train_path=rows.jsonl", "data.max_length=1024", "hydra.run.dir=table"]
+    assert here("precompute", *(w for w in tiny if w.startswith(("policy", "data"))), *table) == 2
+    mended = ["data.train_path=rows.jsonl", *RUN, "data.max_length=512", "hydra.run.dir=mended"]
+    assert here("train", *tiny, *mended) == 1  # it goes on to load weights, which this test has none of
+    assert "weights were loaded" in RunFolder("mended").status["message"]
+
+
 @pytest.fixture
 def models(tiny_llama_dir: Path, tmp_path: Path) -> dict[str, Path]:
     """Copies of the tiny Llama: without weights, without chat template, with other weights."""

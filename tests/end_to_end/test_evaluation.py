@@ -45,7 +45,7 @@ def test_all_parts_after_a_training(tiny: list[str], here: Here, capfd: pytest.C
 
 def test_ranking_of_human_pairs(tiny: list[str], here: Here, capfd: pytest.CaptureFixture[str]) -> None:
     """Labels with ties and no rewards: AUC, accuracy and the diagnostic link of the held-out prompts, without a sample;
-    the AUC is that of the validation of the kept weights."""
+    the AUC is that of the validation of the kept weights. After a training, its diagnosis is that of the kept step."""
     rows = [json.loads(line) for line in Path("pairs.jsonl").read_text().splitlines()]
     people = [{k: v for k, v in row.items() if not k.startswith("reward")} for row in rows]
     lines = [json.dumps(row | {"z": (i % 3) / 2}) for i, row in enumerate(people)]
@@ -63,5 +63,7 @@ def test_ranking_of_human_pairs(tiny: list[str], here: Here, capfd: pytest.Captu
     assert RunFolder("ranked").diagnosis_history()[0]["rows"] == found["n_rows"]
     assert not RunFolder("ranked").samples_path.exists()
     assert "held-out pairs" in capfd.readouterr().out
+    assert here("train", *human, "evaluate=ranking", "validate_every=1", "hydra.run.dir=both") == 0
+    assert [record["step"] for record in RunFolder("both").diagnosis_history()] == [0, 1, 2]
     assert here("train", *human, "evaluate=ranking", "data.val_fraction=0", "selection=last", "hydra.run.dir=no") == 2
     assert "ranking needs held-out rows" in capfd.readouterr().err

@@ -114,6 +114,12 @@ def test_standard_errors_are_over_prompts() -> None:
     apart = ranked(Pairs(**both | {"group": np.arange(2 * N)}, reward_sd=1.0))["accuracy_policy"]
     assert apart["se"] == pytest.approx(once["se"] / math.sqrt(2), rel=1e-3)
     assert ranked(replace(PAIRS, weight=np.full(N, 2.0)))["accuracy_policy"] == pytest.approx(once)
+    alone, twice = ranked()["by_reference_error"], ranked(Pairs(**both, reward_sd=1.0))["by_reference_error"]
+    for a, b in zip(alone, twice, strict=True):
+        assert (b["n"], b["prompts"], a["prompts"]) == (2 * a["n"], a["n"], a["n"])
+        assert (b["policy"], b["policy_se"]) == pytest.approx((a["policy"], a["policy_se"]))
+        p = a["policy"]
+        assert a["policy_se"] == pytest.approx(np.sqrt(p * (1 - p) / (a["n"] - 1)))
 
 
 def test_few_rows_and_rows_without_an_order() -> None:

@@ -53,9 +53,12 @@ def learned(policy: CausalLM, orientation: float = 1.0) -> Learned:
     return Learned(policy, KL(), None, orientation=torch.tensor(orientation), **kept)
 
 
-def bench(policy: CausalLM, orientation: float = 1.0, **changes: Any) -> tuple[TiltEvaluation, Bench]:
-    """On data that hold none of the evaluation prompts."""
-    data = SimpleNamespace(renderer=Renderer(policy.tokenizer), prompts_among=lambda groups: set())
+def bench(
+    policy: CausalLM, orientation: float = 1.0, longest: int | None = None, **changes: Any
+) -> tuple[TiltEvaluation, Bench]:
+    """On data that hold none of the evaluation prompts. longest: tokens of a prompt of the training."""
+    renderer = Renderer(policy.tokenizer, max_prompt_length=longest)
+    data = SimpleNamespace(renderer=renderer, prompts_among=lambda groups: set())
     evaluation = TiltEvaluation(**{**OPTIONS, **changes})
     return evaluation, evaluation.bench(learned(policy, orientation), data)
 
@@ -121,7 +124,7 @@ def test_a_frontier_has_the_added_betas(policy: CausalLM) -> None:
 def test_prompts_are_disjoint_from_training(policy: CausalLM, capsys: pytest.CaptureFixture[str]) -> None:
     """By the split; and where rows were labelled under another split, by leaving out what was trained on."""
     training, fresh = split_prompts(PROMPTS.load(), 0, 0.5)
-    room = Room(policy, Renderer(policy.tokenizer), 4)
+    room = Room(policy, Renderer(policy.tokenizer), 4, trained=None)
     chosen = TiltEvaluation(**OPTIONS).choose_prompts({prompt_group(p) for p in training}, room)
     assert not set(chosen) & set(training)
     assert chosen == fresh[:6]
@@ -131,6 +134,28 @@ def test_prompts_are_disjoint_from_training(policy: CausalLM, capsys: pytest.Cap
     assert "3 of" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="prompts are left for evaluation"):
         TiltEvaluation(**OPTIONS).choose_prompts({prompt_group(p) for p in fresh}, room)
+
+
+def test_prompts_longer_than_any_that_was_trained_on_are_left_out(
+    policy: CausalLM, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model's context has room for every one of them, but the policy never learned to answer such."""
+    prompts = PromptTemplate("Say {a}{b}.", {"a": list("abcdef"), "b": ["", " please" * 9]})
+    lengths = [len(ids) for ids in Renderer(policy.tokenizer).prompts_ids(prompts.load())]
+    short = max(lengths[::2])
+    assert short < min(lengths[1::2])
+    options: dict[str, Any] = {"prompts": prompts, "eval_fraction": 1.0}
+    _, made = bench(policy, longest=short, **options)
+    assert sorted(map(str, made.prompts)) == [f"Say {a}." for a in "abcdef"]
+    _, shorter = bench(policy, longest=short, **{**options, "n_prompts": 5})
+    assert shorter.prompts == made.prompts[:5]
+    assert f"longer than any that was trained on, {short} tokens" in capsys.readouterr().err
+    _, whole = bench(policy, longest=None, **{**options, "n_prompts": 12})
+    assert len(whole.prompts) == 12
+    with pytest.raises(ConfigError, match=r"only 6 prompts are left for evaluation \(6 are too long\)"):
+        bench(policy, longest=short, **{**options, "n_prompts": 7})
+    with pytest.raises(ConfigError, match=r"all 12 prompts are longer than .* or train with more"):
+        bench(policy, longest=min(lengths) - 1, **options)
 
 
 def test_another_reward_than_that_of_the_rows_is_said(capsys: pytest.CaptureFixture[str]) -> None:

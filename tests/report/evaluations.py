@@ -94,6 +94,9 @@ def write_more(run: RunFolder, gain: float) -> None:
             "low": a,
             "high": b,
             "n": 20 + 5 * i,
+            "prompts": 10 + i,
+            "policy_se": 1e-4 if i == 0 else 0.1,
+            "index_se": 0.0 if i == 0 else 0.05,
             "policy": 1 / (1 + math.exp(-0.2 * (a + b) / 2)),
             "index": 0.6 + gain / 3,
         }

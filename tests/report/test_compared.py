@@ -221,6 +221,17 @@ def test_panels_hold_the_numbers_of_the_files(tmp_path: Path) -> None:
     assert lines["log π, true order"].y == [0.56, 0.56]
     assert lines["ideal index, labels"].y == [0.83, 0.83]
     assert by_error.lines[0].x == [-30, -15, -6.5, 0, 6.5, 15, 30]
+    policy, index = by_error.lines[:2]
+    for line, at, n in (
+        (policy, 3, 0.25 / 0.1**2),  # between bins: a share of 1/2 with a standard error of 0.1, as of 25 pairs
+        (policy, 6, 20),  # never as of more pairs than there are
+        (index, 6, 10),  # all prompts agree
+    ):
+        assert line.low is not None
+        assert line.high is not None
+        assert (line.low[at], line.high[at]) == pytest.approx(wilson(line.y[at], n))
+    assert policy.notes is not None
+    assert policy.notes[-1] == "20 pairs of 10 prompts"
     (panel,) = sampling_panels(one)
     assert [len(line.x) for line in panel.lines] == [5, 4, 5, 5]
     plain = json.loads(json.dumps(panel.record))

@@ -24,7 +24,7 @@ def test_the_summary_of_shards_is_that_of_all_rows(tmp_path: Path) -> None:
     rewards[::5, 1] = rewards[::5, 0]
     shards = RowShards(tmp_path, messages=False)
     for k, (start, stop) in enumerate([(0, 10), (10, 11), (11, 57)]):
-        shards.write(k, [row(i, tuple(rewards[i])) for i in range(start, stop)])
+        shards.write(k, [row(i, tuple(rewards[i])) for i in range(start, stop)], 0)
     found = reward_summary(RowShards(tmp_path, messages=False))
     difference = rewards[:, 1] - rewards[:, 0]
     counts, edges = np.histogram(rewards, bins=20)
@@ -37,7 +37,7 @@ def test_the_summary_of_shards_is_that_of_all_rows(tmp_path: Path) -> None:
         "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
     }
     one = RowShards(tmp_path / "one", messages=False)
-    one.write(0, [row(0, (2.0, 2.0))])
+    one.write(0, [row(0, (2.0, 2.0))], 0)
     found = reward_summary(one)
     assert (found["sd"], found["equal_share"], sum(found["histogram"]["counts"])) == (0, 1, 2)
 
@@ -45,9 +45,9 @@ def test_the_summary_of_shards_is_that_of_all_rows(tmp_path: Path) -> None:
 def test_a_shard_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     """Cut off while it is written, it leaves nothing; what is there is known again, a leftover of a kill is not."""
     shards = RowShards(tmp_path, messages=False)
-    shards.write(0, [row(0)])
+    shards.write(0, [row(0)], 0)
     with pytest.raises(pa.ArrowException, match="got a 'int' object"):
-        shards.write(1, [row(1, prompt=3)])
+        shards.write(1, [row(1, prompt=3)], 0)
     (tmp_path / ".00002.part").write_bytes(b"PAR1 cut off")
     assert [p.name for p in tmp_path.glob("*.parquet")] == ["00000.parquet"]
     assert RowShards(tmp_path, messages=False).done == {0}
@@ -59,5 +59,17 @@ def test_a_shard_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_column_has_one_type(tmp_path: Path) -> None:
     talk = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
     shards = RowShards(tmp_path, messages=True)
-    shards.write(0, [row(0, prompt="a"), row(1, prompt=talk)])
+    shards.write(0, [row(0, prompt="a"), row(1, prompt=talk)], 0)
     assert pq.read_table(tmp_path / "00000.parquet")["prompt"].to_pylist() == [[{"role": "user", "content": "a"}], talk]
+
+
+def test_a_shard_remembers_how_many_responses_are_read_as_other_tokens(tmp_path: Path) -> None:
+    """Through a rescoring too; a shard of an older version does not know, and does not count."""
+    assert RowShards(tmp_path, messages=False).retokenised_share() is None
+    shards = RowShards(tmp_path, messages=False)
+    shards.write(0, [row(i) for i in range(4)], 3)
+    shards.write(1, [row(4)], 0)
+    shards.write(2, [row(5)], None)
+    assert shards.retokenised_share() == 3 / 10
+    shards.rescore(lambda prompts, responses: [0.0] * len(responses))
+    assert RowShards(tmp_path, messages=False).retokenised_share() == 3 / 10

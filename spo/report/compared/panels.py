@@ -13,13 +13,13 @@ from spo.run_folder import Record
 
 RANKING = (
     "Held-out rows of the training, of the first run of each group. Against beta: the share of pairs in which the "
-    "policy's log-probability puts the truly better response first (blue), beside what the best policy of each beta"
-    " would reach (it leans on the reference, so that it is below 1 where beta is large), and the share in which "
-    "the index agrees with the sampled label (red), beside the most that any index can reach against such labels, E"
-    " max(Psi, 1 - Psi); shaded or barred: {level:.0%}. By the reference's error: the same two shares by how wrong "
-    "the reference ranks the pair: its log-probability of the worse response less that of the better one lies to "
-    "the right where the reference is wrong. At the dotted line it is indifferent. An index may be right where the "
-    "policy's ranking is not."
+    "policy's log-probability puts the truly better response first (blue), beside what the best policy of each beta "
+    "would reach (it leans on the reference, so that it is below 1 where beta is large), and the share in which the "
+    "index agrees with the sampled label (red), beside the most that any index can reach against such labels, E "
+    "max(Psi, 1 - Psi); shaded or barred: {level:.0%} over prompts. By the reference's error: the same two shares by "
+    "how wrong the reference ranks the pair: its log-probability of the worse response less that of the better one "
+    "lies to the right where the reference is wrong. At the dotted line it is indifferent. An index may be right "
+    "where the policy's ranking is not."
 )
 SAMPLING = (
     "Ways to spend KL with the same learned index, of the first run of each group. Token by token: what `spo "
@@ -113,11 +113,11 @@ def _by_error(found: Record) -> Panel:
     ):
         known = [b for b in bins if _number(b.get(name)) is not None]
         if known:
-            ends = [wilson(float(b[name]), float(b["n"])) for b in known]
+            ends = [_share_ends(float(b[name]), _number(b.get(f"{name}_se")), b) for b in known]
             x, y, notes = (
                 [-_centre(b) for b in known],
                 [float(b[name]) for b in known],
-                [f"{b['n']} pairs" for b in known],
+                [f"{b['n']} pairs" + (f" of {b['prompts']} prompts" if "prompts" in b else "") for b in known],
             )
             lines.append(
                 Line(label, colour, marker, "solid", x, y, [e[0] for e in ends], [e[1] for e in ends], notes=notes)
@@ -126,6 +126,14 @@ def _by_error(found: Record) -> Panel:
     if lines and min(reach) < 0 < max(reach):
         lines.append(Line("", GREY, "", "dot", [0.0, 0.0], [0.0, 1.0]))
     return Panel("by the reference's error", "how wrong the reference is (nats)", "share ranked right", False, lines)
+
+
+def _share_ends(share: float, se: float | None, part: Record) -> tuple[float, float]:
+    """Wilson's interval of as many independent pairs as have this standard error over prompts, share (1 - share) / se²,
+    at most all; of as many as there are prompts where they agree. No interval where one prompt alone tells no error."""
+    if se is None:
+        return share, share
+    return wilson(share, min(share * (1 - share) / se**2, part["n"]) if se > 0 else float(part["prompts"]))
 
 
 def _centre(part: Record) -> float:
