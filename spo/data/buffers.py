@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from spo.data.collate import TokenisedRows
-from spo.data.load import PairTable
 from spo.data.lookup import rows_digest
 from spo.data.order import RowOrder
-from spo.data.row_stream import RowStream, Taken
+from spo.data.row_stream import RowStream
 from spo.data.sources import Place
+from spo.data.table import TokenTable
 from spo.errors import DataError
 from spo.hashing import digest
 
@@ -34,7 +34,7 @@ class Buffer:
     """Consecutive rows of the stream, in batches; `after` is the start of the next one."""
 
     start: Start
-    table: PairTable
+    table: TokenTable
     rows: TokenisedRows  # of the table, oriented
     batches: np.ndarray  # int64 (batches, global_batch), positions among the rows
     after: Start
@@ -48,15 +48,15 @@ class Buffers:
     """of(k): the buffer that holds global batch k = 0, 1, ... without end; read forwards, a buffer at a time.
 
     A buffer is the next `size` global batches of usable rows, put into batches as a RowOrder puts rows in memory; what
-    does not fill a batch at the end of a pass is dropped, and the next pass begins. orient: draws z where it is drawn,
-    turns responses round. live: the buffers in memory, those that hold a batch that is still to come.
+    does not fill a batch at the end of a pass is dropped, and the next pass begins. orient: turns responses round.
+    live: the buffers in memory, those that hold a batch that is still to come.
     """
 
     def __init__(
         self,
         stream: RowStream,
         *,
-        orient: Callable[[Taken], TokenisedRows],
+        orient: Callable[[TokenTable], TokenisedRows],
         seed: int,
         size: int,
         global_batch: int,
@@ -87,14 +87,14 @@ class Buffers:
 
     def read(self, start: Start) -> Buffer:
         """The buffer that begins there. Raises DataError where a whole pass gives no global batch."""
-        taken, place = self.stream.take(start.place, self.size * self.global_batch)
-        rows, report = self.orient(taken), self.stream.report
+        table, place = self.stream.take(start.place, self.size * self.global_batch)
+        rows, report = self.orient(table), self.stream.report
         report.count_rows(rows)
         batches = self._batches(rows, start)
         batch = start.batch + len(batches)
         if place is not None:
             after = Start(batch, start.passes, start.number + 1, place)
-            return Buffer(start, taken[0], rows, batches, after)
+            return Buffer(start, table, rows, batches, after)
         if not start.number and not len(batches):
             first = "".join(f". The first {reason}: {row}" for reason, row in report.first_dropped.items())
             raise DataError(
@@ -103,7 +103,7 @@ class Buffers:
                 f"{report.rows_held_out}). Lower global_batch or data.val_fraction, or give more rows{first}"
             )
         report.passes = (report.passes or 0) + 1
-        return Buffer(start, taken[0], rows, batches, Start(batch, start.passes + 1, 0, {}))
+        return Buffer(start, table, rows, batches, Start(batch, start.passes + 1, 0, {}))
 
     def _batches(self, rows: TokenisedRows, start: Start) -> np.ndarray:
         if len(rows) < self.global_batch:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from spo.data.load import BadRowRule, Labels, drop_bad_row, raise_bad_row
+from spo.data.load import BadRowRule, drop_bad_row, raise_bad_row
 from spo.data.origin import refuse_other_tokens
 from spo.data.row_ids import RowIds
 from spo.data.rows import RowParser
 from spo.data.sources import open_source
+from spo.data.table import Labels
 from spo.data.tokens import Renderer
 from spo.errors import ConfigError
 

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from spo.data.buffers import Buffer, Buffers
 from spo.data.collate import Batches, TokenisedRows, collate, every_row_once
-from spo.data.load import PairTable, orient, tokenise
+from spo.data.load import read_file, tokenise
 from spo.data.lookup import RowLookup
 from spo.data.position import position_in
 from spo.data.report import DataReport, decoded
 from spo.data.row_ids import StreamIds
-from spo.data.row_stream import RowStream, Taken
+from spo.data.row_stream import RowStream
+from spo.data.table import TokenTable, refuse_constant_labels
 from spo.data.text import TextDataModule
 from spo.errors import ConfigError
 from spo.hashing import digest
@@ -74,6 +75,7 @@ class StreamDataModule(TextDataModule):
             renderer=self.renderer,
             rule=self.bad_row,
             report=self.report,
+            labels=self.labels,
             held_out=0.0 if self.val_path else self.val_fraction,
             max_seam_mismatch=self.max_seam_mismatch,
         )
@@ -90,28 +92,26 @@ class StreamDataModule(TextDataModule):
         self._check(self._buffers.of(0, 0))
         self._loaded = True
 
-    def _validation(self) -> Taken:
+    def _validation(self) -> TokenTable:
         if self.val_path is None:
-            return self._stream.validation(self.val_rows) if self.val_fraction else (PairTable.of([]), [])
-        table = PairTable.read(self.val_path, self._stream.parser, self.bad_row, self.report, is_val=True)
-        found = tokenise(table, np.arange(len(table)), None, self.renderer, self.bad_row, self.report)
+            return self._stream.validation(self.val_rows) if self.val_fraction else TokenTable.build([], [])
+        parsed = read_file(self.val_path, self._stream.parser, self.bad_row, self.report)
+        found = tokenise(parsed, np.arange(len(parsed)), None, self.renderer, self.bad_row, self.report)
         kept = sorted(found)
         rendered = [found[i] for i in kept]
         self.report.count_rendered(rendered)
-        return table.take(np.array(kept)), rendered
+        table = TokenTable.build([parsed[i] for i in kept], rendered)
+        return table if self.labels is None else table.labelled(self.labels)
 
-    def _oriented(self, taken: Taken) -> TokenisedRows:
-        table, rendered = taken
-        if self.labels is not None and len(table):
-            table.label(self.labels)
-        swapped = orient(table, self.seed, hashed=self.hashed)
-        return table.tokenised(rendered, swapped, np.arange(len(table)))
+    def _oriented(self, table: TokenTable) -> TokenisedRows:
+        return table.oriented(np.arange(len(table)), table.swapped(self.seed, hashed=self.hashed))
 
     def _check(self, first: Buffer) -> None:
         """What the first buffer tells of all."""
         parser = self._stream.parser
         if self.labels is None:
-            first.table.refuse_constant_labels(self.train_path, parser.columns_read, hashed=self.hashed)
+            z, ordered = first.table.z, first.table.ordered
+            refuse_constant_labels(self.train_path, z, ordered, parser.columns_read, hashed=self.hashed)
         else:
             first.table.refuse_constant_draws()
         parser.refuse_columns_never_seen(self.train_path)

@@ -3,23 +3,22 @@ import pytest
 import torch
 
 from spo.data.collate import FILLER, Batches, TokenisedRows, collate, every_row_once
+from spo.data.rows import ParsedRow
+from spo.data.table import TokenTable
 from spo.data.tokens import Rendered
-from spo.types import TokenPairs
+from spo.types import PreferencePair, TokenPairs
 
 PAD = 9
 
 
 def rows_of(rendered: list[Rendered], swapped: list[bool] | None = None) -> TokenisedRows:
     n = len(rendered)
-    return TokenisedRows.build(
-        rendered,
-        z=np.linspace(0, 1, n) if n > 1 else np.array([1.0]),
-        weight=np.arange(1.0, n + 1),
-        row_id=np.arange(100, 100 + n),
-        group=np.arange(n),
-        reward_difference=np.arange(n, dtype=np.float64),
-        swapped=np.zeros(n, dtype=bool) if swapped is None else np.array(swapped),
-    )
+    pairs = [
+        PreferencePair(100 + i, i, "p", "a", "b", i / max(n - 1, 1) if n > 1 else 1.0, 1.0 + i, 0.0, float(i), f"r:{i}")
+        for i in range(n)
+    ]
+    table = TokenTable.build([ParsedRow(pair, True) for pair in pairs], rendered)
+    return table.oriented(np.arange(n), np.zeros(n, dtype=bool) if swapped is None else np.array(swapped))
 
 
 # The docstring's picture: p = 1, a = 2, b = 3.
@@ -79,9 +78,10 @@ def test_two_sets_of_rows_joined_keep_their_ids() -> None:
     assert len(both) == 4
     for i in range(4):
         assert [x.tolist() for x in both.tokens(i)] == [x.tolist() for x in rows.tokens(i % 2)]
-    empty = rows_of([])
-    assert TokenisedRows.cat(empty, rows).tokens(1)[2].tolist() == [3, 3, 3]
-    assert len(empty.lengths) == 0
+    assert both.ids is rows.ids
+    with pytest.raises(ValueError, match="two tables"):
+        TokenisedRows.cat(rows_of([]), rows)
+    assert len(rows_of([]).lengths) == 0
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
