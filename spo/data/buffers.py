@@ -49,7 +49,10 @@ class Buffers:
 
     A buffer is the next `size` global batches of usable rows, put into batches as a RowOrder puts rows in memory; what
     does not fill a batch at the end of a pass is dropped, and the next pass begins. orient: turns responses round.
-    live: the buffers in memory, those that hold a batch that is still to come.
+
+    live: the buffers in memory, those that hold a batch that is still to come, or the last one that was consumed. One
+    thread may read ahead: it alone asks for batches that were not read yet, and what others are told does not depend
+    on how far it has come.
     """
 
     def __init__(
@@ -65,25 +68,32 @@ class Buffers:
         self.stream, self.orient, self.seed, self.size = stream, orient, seed, size
         self.global_batch, self.bucket_window = global_batch, bucket_window
         self.live: list[Buffer] = []
+        self.current: int | None = None  # number of the batch that the run works on; None: nobody reads ahead
         self._next = BEGINNING
         self._expected: str | None = None  # digest of the buffer at _next, where a checkpoint knows it
 
     def of(self, k: int, position: int) -> Buffer:
-        """position: global batches consumed; buffers that end there are forgotten when the next one is read."""
+        """position: global batches consumed; buffers that end before it are forgotten when the next one is read."""
         while k >= self._next.batch:
-            self.live = [buffer for buffer in self.live if buffer.after.batch > position]
+            self.live = [buffer for buffer in self.live if buffer.after.batch >= position]
             buffer = self.read(self._next)
             if self._expected is not None and buffer.digest() != self._expected:
                 raise DataError(
                     f"{self.stream.source.path}: the rows where the checkpoint was made are not those that are there "
                     "now: resume with the run's own data"
                 )
-            self.live.append(buffer)
+            self.live = [*self.live, buffer]
             self._next, self._expected = buffer.after, None
         found = [buffer for buffer in self.live if buffer.start.batch <= k < buffer.after.batch]
         if not found:
             raise IndexError(f"batch {k} of the stream was passed: it can only be read forwards")
         return found[0]
+
+    @property
+    def in_use(self) -> list[Buffer]:
+        """The one that the run works on; where nobody reads ahead, all."""
+        k = self.current
+        return [buffer for buffer in self.live if k is None or buffer.start.batch <= k < buffer.after.batch]
 
     def read(self, start: Start) -> Buffer:
         """The buffer that begins there. Raises DataError where a whole pass gives no global batch."""
@@ -129,8 +139,10 @@ class Buffers:
     def state(self, position: int) -> dict[str, Any]:
         """Where the buffer of the next batch begins, and the digest of its rows where it has been read."""
         mine = [buffer for buffer in self.live if buffer.start.batch <= position < buffer.after.batch]
-        start, known = (mine[0].start, mine[0].digest()) if mine else (self._next, self._expected)
-        return {"start": asdict(start), "digest": known}
+        if not mine:
+            return {"start": asdict(self._next), "digest": self._expected}
+        met = self.current is None or mine[0].start.batch <= self.current
+        return {"start": asdict(mine[0].start), "digest": mine[0].digest() if met else None}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.live, self._next, self._expected = [], Start(**state["start"]), state["digest"]

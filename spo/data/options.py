@@ -22,7 +22,7 @@ _BAD_ROW: dict[str, BadRowRule] = {"drop": drop_bad_row, "raise": raise_bad_row}
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class TextOptions:
-    """What conf/data/preferences.yaml and stream.yaml both explain, up to bucket_window; then what the command gives:
+    """What conf/data/preferences.yaml and stream.yaml both explain, up to prefetch; then what the command gives:
 
     tokenizer: of the policy. labels: draws z from reward_0, reward_1; None: z is in the rows. seed: of orientation and
     row order. global_batch, micro_batch: pairs; global_batch = world x micro_batch x accumulate.
@@ -43,6 +43,7 @@ class TextOptions:
     template_options: dict[str, Any] | None = None
     max_seam_mismatch: float = 0.05
     bucket_window: int = 8
+    prefetch: int = 2
     tokenizer: PreTrainedTokenizerBase
     labels: Labels | None = None
     seed: int = 0
@@ -71,6 +72,10 @@ class TextOptions:
                 f"data.max_seam_mismatch is {self.max_seam_mismatch}: give a share in [0, 1]",
             ),
             (self.bucket_window < 1, f"data.bucket_window is {self.bucket_window}: give global batches >= 1"),
+            (
+                self.prefetch < 0,
+                f"data.prefetch is {self.prefetch}: give optimizer steps >= 1, or 0 for none",
+            ),
             (self.micro_batch < 1, f"micro_batch is {self.micro_batch}: give pairs >= 1"),
             (self.global_batch < 1, f"global_batch is {self.global_batch}: give pairs >= 1"),
             *own,

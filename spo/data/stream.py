@@ -38,6 +38,7 @@ class StreamDataModule(TextDataModule):
     is ever trained on. labels need a reward_sd that is given, because measuring it takes all rows.
     """
 
+    prefetch: int = 16
     val_rows: int = 512
     shuffle_buffer: int = 64
 
@@ -139,6 +140,9 @@ class StreamDataModule(TextDataModule):
         buffer = self._buffer(k)
         return buffer.rows, buffer.batches[k - buffer.start.batch]
 
+    def begin(self, k: int) -> None:
+        self._buffers.current = k
+
     def _buffer(self, k: int) -> Buffer:
         self.load()
         return self._buffers.of(k, self.position)
@@ -156,7 +160,7 @@ class StreamDataModule(TextDataModule):
     @property
     def _lookup(self) -> RowLookup:
         self.load()
-        live = self._buffers.live
+        live = self._buffers.in_use
         key = tuple(buffer.start.batch for buffer in live)
         if self._found is None or self._found[0] != key:
             self._found = key, RowLookup(self.val, *(buffer.rows for buffer in live))
