@@ -4,9 +4,9 @@
     python benchmarks/memory.py --rows 20000          a small case
 
 A memory of n rows is filled in global batches of --batch rows (a sixteenth of the row ids twice, as where a pass ends),
-then a link is refitted from it as a run does it: gather, sort by row id, newest of each row, fit, the lookup of the rows
-of a step. One core, medians. Beside it: the steps between two refits, every (conf: a tenth of the run that fills the memory)
-times --step-s. Bar: under 1%. Predictions, measurements and reasons: benchmarks/NOTES.md.
+then a link is refitted from it as a run does it: gather, sort by row id, the newest of each row, fit. One core, medians.
+Beside it: the steps between two refits (conf: a tenth of the run that fills the memory) times --step-s, and what they
+remember and look up. Bar: under 1%. Predictions, measurements and reasons: benchmarks/NOTES.md.
 """
 
 import argparse
@@ -90,10 +90,8 @@ def main() -> None:
     parser.add_argument("--step-s", type=float, default=0.5, help="seconds of a step (0.5: a GPU; two cores take 100)")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(
-        f"{'link':>10} {'rows':>10} {'remember':>10} {'own':>8} {'sort':>10} {'fit':>8} {'every':>8} {'between':>12} {'share':>10}"
-    )
-    print(f"{'':>10} {'':>10} {'ms':>10} {'ms':>8} {'s':>10} {'s':>8} {'steps':>8} {'s':>12} {'':>10}")
+    print("      link       rows   remember      own       sort      fit    every      between      share")
+    print("                              ms       ms          s        s    steps            s")
     for name in LINKS:
         measure(name, options.rows, options.batch, options.step_s)
 

@@ -4,11 +4,11 @@
     python benchmarks/stream.py --rows 20000       a small case
 
 `spo train data=stream` in a process of its own, with a model of 2 layers of width 32, so that hardly anything but the
-data costs time; imports, the tokenizer and the first buffer are in the seconds to the first step. The wait of a warm step
-is the time between two steps' work (perf/data_wait_share); it is given as a share of this model's step, and of one of
-a language model's (--step-s; 8 s: SmolLM2-135M, 8 pairs, two cores), during which the thread that makes steps has that
-much more time. Bars: first step within 30 s, under 2 GB, under 2% of the language model's step. Predictions, measurements
-and reasons: benchmarks/NOTES.md.
+data costs time; imports, tokenizer, validation rows and first buffer are in the seconds to the first step, given as wall
+time and as seconds of a core (those of an idle machine). The wait of a warm step is the time between two steps' work
+(perf/data_wait_share). It is given as a share of this model's step, and of a language model's (--step-s; 8 s: SmolLM2-135M,
+8 pairs, two cores), during which the thread that makes steps has that much more time. Bars: first step within 30 s, under
+2 GB, under 2% of the language model's step. Predictions, measurements and reasons: benchmarks/NOTES.md.
 """
 
 import argparse
@@ -22,33 +22,13 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from spo.run_folder import RunFolder
 
-WORDS = [
-    "the",
-    "train",
-    "was",
-    "late",
-    "and",
-    "staff",
-    "kind",
-    "ride",
-    "great",
-    "dirty",
-    "slow",
-    "happy",
-    "journey",
-    "service",
-    "good",
-    "bad",
-    "nice",
-    "a",
-    "seat",
-    "window",
-]
+TEXT = "the train was late and staff kind ride great dirty slow happy journey service good bad nice a seat window"
 PROMPT, RESPONSE = 40, 60  # words at most
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -59,8 +39,8 @@ BATCH = 8  # pairs a step
 
 
 def write_rows(path: Path, rows: int) -> None:
-    draw = random.Random(0)
-    text = [draw.choice(WORDS) for _ in range(10**5)]
+    draw, words = random.Random(0), TEXT.split()
+    text = [draw.choice(words) for _ in range(10**5)]
 
     def some(longest: int) -> str:
         start = draw.randrange(len(text) - longest)
@@ -78,7 +58,7 @@ def write_model(folder: Path) -> None:
     core.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=[END, "<|im_start|>"], initial_alphabet=alphabet)
-    core.train_from_iterator([" ".join(WORDS)], trainer)
+    core.train_from_iterator([TEXT], trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token=END, pad_token=END)
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
@@ -89,8 +69,8 @@ def write_model(folder: Path) -> None:
     LlamaForCausalLM(config).save_pretrained(folder)
 
 
-def train(folder: Path, steps: int, prefetch: int | None) -> tuple[float, int]:
-    """Seconds from the start of the process to the end of its first step, and its resident peak in bytes."""
+def train(folder: Path, steps: int, prefetch: int | None) -> tuple[float, float, float]:
+    """From the start of the process to the end of its first step, wall seconds and seconds of a core; its peak, GB."""
     words = ["data=stream", f"data.train_path={folder / 'rows.jsonl'}", f"policy.path={folder / 'model'}", "truth=none"]
     words += ["method=dpo", f"steps={steps}", f"global_batch={BATCH}", f"micro_batch={BATCH}", "log_every=1"]
     words += [f"validate_every={steps}", f"checkpoint_every={steps}", "logger=none", "hardware=cpu"]
@@ -110,12 +90,12 @@ def train(folder: Path, steps: int, prefetch: int | None) -> tuple[float, int]:
     first = None
     while child.poll() is None:
         if first is None and _first_step_is_logged(folder / "run"):
-            first = time.perf_counter() - start
+            first = time.perf_counter() - start, sum(psutil.Process(child.pid).cpu_times()[:2])
         time.sleep(0.02)
     reader.join()
     if child.returncode or first is None:
         raise SystemExit("".join(said))
-    return first, int(max(value("perf/peak_memory_gb", folder / "run")) * 1e9)
+    return *first, max(value("perf/peak_memory_gb", folder / "run"))
 
 
 def _first_step_is_logged(run: Path) -> bool:
@@ -148,17 +128,16 @@ def main() -> None:
         write_model(folder / "model")
         size = (folder / "rows.jsonl").stat().st_size
         print(f"{options.rows:,} rows, {size / 1e6:,.0f} MB", flush=True)
-        first, peak = train(folder, options.steps, options.prefetch)
+        first, cpu, peak = train(folder, options.steps, options.prefetch)
         seconds = value("perf/step_s", folder / "run")[options.warm :]
         shares = value("perf/data_wait_share", folder / "run")[options.warm :]
     wait = sum(a * b for a, b in zip(seconds, shares, strict=True)) / len(seconds)
     longest = max(a * b for a, b in zip(seconds, shares, strict=True))
     mean = sum(seconds) / len(seconds)
-    print(f"first step       {first:.1f} s after the process began (bar: 30)")
-    print(f"resident peak    {peak / 1e9:.2f} GB (bar: 2)")
-    print(
-        f"wait for data    {1e3 * wait:.2f} ms a step over {len(seconds)} warm steps, the longest {1e3 * longest:.0f} ms"
-    )
+    print(f"first step       {first:.1f} s after the process began, {cpu:.1f} s of a core (bar: 30)")
+    print(f"resident peak    {peak:.2f} GB (bar: 2)")
+    said = f"{1e3 * wait:.2f} ms a step over {len(seconds)} warm steps, the longest {1e3 * longest:.0f} ms"
+    print(f"wait for data    {said}")
     print(f"                 {100 * wait / mean:.1f}% of this model's step of {1e3 * mean:.0f} ms")
     print(f"                 {100 * wait / (options.step_s + wait):.3f}% of one of {options.step_s:g} s (bar: 2%)")
 
