@@ -6,9 +6,10 @@
 `spo train data=stream` in a process of its own, with a model of 2 layers of width 32, so that hardly anything but the
 data costs time. Imports, tokenizer, validation rows and first buffer are in the seconds to the first step, which are
 given as wall time and as seconds of a core (those of an idle machine). The wait of a warm step is the time between two
-steps' work (perf/data_wait_share). It is given as a share of this model's step, and of a language model's (--step-s; 8 s:
-SmolLM2-135M, 8 pairs, two cores), during which the thread that makes steps has that much more time. Bars: first step
-within 30 s, under 2 GB, under 2% of the language model's step. Predictions, measurements and reasons: benchmarks/NOTES.md.
+steps' work (perf/data_wait_share). It is given as a share of this model's step, and of a language model's (--step-s;
+8 s: SmolLM2-135M, 8 pairs, two cores), during which the thread that makes steps has that much more time. Bars: first
+step within 30 s, under 2 GB, under 2% of the language model's step. Predictions, measurements and reasons:
+benchmarks/NOTES.md.
 """
 
 import argparse
