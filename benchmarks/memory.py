@@ -4,9 +4,9 @@
     python benchmarks/memory.py --rows 20000          a small case
 
 A memory of n rows is filled in global batches of --batch rows (one row id in 16 twice, as where a pass ends), then a
-link is refitted from it as a run does it: gather, sort by row id, the newest of each row, fit. One core, medians. Beside
-it: the steps between two refits (conf: a tenth of the run that fills the memory) times --step-s, and what they remember
-and look up. Bar: under 1%. Predictions, measurements and reasons: benchmarks/NOTES.md.
+link is refitted from it as a run does it: gather, sort by row id, the newest of each row, fit. One core, medians.
+Beside it: the steps between two refits (conf: a tenth of the run that fills the memory) times --step-s, and what they
+remember and look up. Bar: under 1%. Predictions, measurements and reasons: benchmarks/NOTES.md.
 """
 
 import argparse

@@ -4,7 +4,8 @@
     FOLDER/<hash of the paths>/<hash of the key>/entry.json    the key, the rest of the Corpus, a hash of each file
 
 An entry appears whole, by one rename; every later run, job of a sweep, rank and resumed run maps the same pages. What
-depends on the seed, on the truth or on the split is not in it.
+depends on the seed, on the truth or on the split is not in it. Nothing is ever removed: who wants the room back removes
+the folder, or one of those in it.
 """
 
 import json
