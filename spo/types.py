@@ -45,6 +45,11 @@ class _Tensors:
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)}  # type: ignore[arg-type]
         return replace(self, **moved)  # type: ignore[type-var]
 
+    def pin_memory(self) -> Self:
+        """In memory from which a GPU copies while it computes."""
+        pinned = {f.name: getattr(self, f.name).pin_memory() for f in fields(self)}  # type: ignore[arg-type]
+        return replace(self, **pinned)  # type: ignore[type-var]
+
 
 @dataclass(frozen=True)
 class TokenPairs(_Tensors):

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 SPO = ROOT / "spo"
 THEOREM = ["divergence", "logprob", "index", "link", "objective"]
 SCIENCE = {"torch", "numpy", "scipy"}
-BASE = {"types", "errors", "hashing", "lock"}  # every room may use these
+BASE = {"types", "errors", "hashing", "lock", "cache"}  # every room may use these
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -3,16 +3,15 @@
 n rows, B rows of a batch, T tokens of its longest side.
 """
 
-from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Self
 
 import numpy as np
 import torch
 
 from spo.data.micro import MicroBatch
-from spo.data.tokens import Rendered
 from spo.types import PreferenceBatch, TokenPairs
 
 FILLER = -1  # a position that only fills a batch up
@@ -20,11 +19,11 @@ FILLER = -1  # a position that only fills a batch up
 
 @dataclass(frozen=True)
 class TokenisedRows:
-    """Rows after orientation. Ids lie end to end, three stretches a row: prompt, response 0, response 1."""
+    """Rows after orientation: three stretches of ids a row, which are prompt, response 0 and response 1."""
 
-    ids: np.ndarray  # int32, all ids
-    ends: np.ndarray  # int64 (n, 3), where each stretch ends in `ids`; the first begins at starts
-    starts: np.ndarray  # int64 (n,)
+    ids: np.ndarray  # int32, all ids; memory-mapped where a cache holds them
+    starts: np.ndarray  # int64 (n, 3), where each stretch begins in `ids`
+    ends: np.ndarray  # int64 (n, 3), where it ends
     z: np.ndarray  # float32 (n,), P(response 1 preferred)
     weight: np.ndarray  # float32 (n,), > 0
     row_id: np.ndarray  # int64 (n,)
@@ -33,67 +32,32 @@ class TokenisedRows:
     swapped: np.ndarray  # bool (n,), True where response 1 is the file's response 0
 
     @classmethod
-    def build(
-        cls,
-        rendered: Sequence[Rendered],
-        *,
-        z: np.ndarray,
-        weight: np.ndarray,
-        row_id: np.ndarray,
-        group: np.ndarray,
-        reward_difference: np.ndarray,
-        swapped: np.ndarray,
-    ) -> Self:
-        """rendered, z and reward_difference in file order; swapped rows are turned round here."""
-        flat, ends = array("i"), array("q")
-        for row, swap in zip(rendered, swapped, strict=True):
-            for stretch in (row.prompt, *(reversed(row.responses) if swap else row.responses)):
-                flat.extend(stretch)
-                ends.append(len(flat))
-        ends_n3 = np.array(ends, dtype=np.int64).reshape(-1, 3)
-        return cls(
-            ids=np.array(flat, dtype=np.int32),
-            ends=ends_n3,
-            starts=np.concatenate([np.zeros(min(1, len(ends_n3)), dtype=np.int64), ends_n3[:-1, 2]]),
-            z=np.where(swapped, 1 - z, z).astype(np.float32),
-            weight=weight.astype(np.float32),
-            row_id=row_id.astype(np.int64),
-            group=group.astype(np.int64),
-            reward_difference=np.where(swapped, -reward_difference, reward_difference),
-            swapped=swapped.astype(bool),
-        )
-
-    @classmethod
     def cat(cls, first: Self, second: Self) -> Self:
-        """The rows of both; the ids are copied."""
-        joined = {f.name: np.concatenate([getattr(first, f.name), getattr(second, f.name)]) for f in fields(cls)}
-        for name in ("starts", "ends"):
-            joined[name][len(first) :] += len(first.ids)
-        return cls(**joined)
+        """The rows of both, which are of one table: its ids are not copied."""
+        if first.ids is not second.ids:
+            raise ValueError("rows of two tables do not share their ids")
+        rest = (f.name for f in fields(cls) if f.name != "ids")
+        return cls(first.ids, *(np.concatenate([getattr(first, name), getattr(second, name)]) for name in rest))
 
     def __len__(self) -> int:
         return len(self.z)
 
-    @property
+    @cached_property
     def response_lengths(self) -> np.ndarray:
         """int64 (n, 2): tokens of each response, the end of turn included."""
-        return np.diff(self.ends, axis=1)
+        lengths: np.ndarray = self.ends[:, 1:] - self.starts[:, 1:]
+        return lengths
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """int64 (n,): tokens of the longer side."""
-        return self.lengths_at(np.arange(len(self)))
-
-    def lengths_at(self, positions: np.ndarray) -> np.ndarray:
-        """The same of some rows, in the shape of `positions`."""
-        ends = self.ends[positions]
-        total: np.ndarray = ends[..., 0] - self.starts[positions] + np.diff(ends, axis=-1).max(axis=-1, initial=0)
+        total: np.ndarray = self.ends[:, 0] - self.starts[:, 0] + self.response_lengths.max(axis=1, initial=0)
         return total
 
     def tokens(self, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(prompt, response 0, response 1) of one row, int32."""
-        a, (b, c, d) = self.starts[position], self.ends[position]
-        return self.ids[a:b], self.ids[b:c], self.ids[c:d]
+        prompt, first, second = zip(self.starts[position], self.ends[position], strict=True)
+        return self.ids[slice(*prompt)], self.ids[slice(*first)], self.ids[slice(*second)]
 
 
 def collate(rows: TokenisedRows, positions: np.ndarray, *, pad_token_id: int) -> PreferenceBatch:
@@ -110,7 +74,7 @@ def collate(rows: TokenisedRows, positions: np.ndarray, *, pad_token_id: int) ->
     """
     filler = positions == FILLER
     at = np.where(filler, 0, positions)
-    shape = (len(at), 2, int(rows.lengths_at(at).max()))
+    shape = (len(at), 2, int(rows.lengths[at].max()))
     input_ids = np.full(shape, pad_token_id, dtype=np.int64)
     attention = np.zeros(shape, dtype=np.int64)
     response = np.zeros(shape, dtype=bool)
@@ -163,4 +127,4 @@ def every_row_once(rows: TokenisedRows, micro: MicroBatch, rank: int = 0, world:
 def share(rows: TokenisedRows, positions: np.ndarray, micro: MicroBatch, rank: int, world: int) -> list[np.ndarray]:
     """Rank's micro-batches of a global batch, whose rows lie at `positions` by length: rows r, r + W, ... of it."""
     columns = positions.reshape(-1, world)
-    return micro.split(columns, rows.lengths_at(columns).max(1), rank)
+    return micro.split(columns, rows.lengths[columns].max(1), rank)

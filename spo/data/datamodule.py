@@ -3,20 +3,25 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from spo.cache import cache_dir
 from spo.data.collate import Batches, TokenisedRows, every_row_once
-from spo.data.load import PairTable, first_seam, held_out, orient, refuse_seams, shuffled, tokenise
-from spo.data.lookup import RowLookup, rows_digest
+from spo.data.load import Corpus, held_out, read_corpus, refuse_seams
+from spo.data.lookup import RowLookup
 from spo.data.order import RowOrder
 from spo.data.position import position_in
 from spo.data.report import DataReport, decoded
+from spo.data.sources import open_source
+from spo.data.table import TokenTable
 from spo.data.text import TextDataModule
-from spo.data.tokens import Rendered, Renderer
+from spo.data.token_cache import TokenCache
+from spo.data.tokens import Renderer
 from spo.errors import DataError
 from spo.hashing import digest
 
@@ -25,10 +30,12 @@ from spo.hashing import digest
 class PreferenceDataModule(TextDataModule):
     """Rows of a file, a saved folder or a hub dataset, all in memory. Adds train to what a TextDataModule has.
 
-    max_rows: usable rows of train_path to take, by a hash of the row id; None: all.
+    max_rows: usable rows of train_path to take, by a hash of the row id; None: all. cache: the folder in which rows are
+    kept as tokens, for whatever run needs the same; "auto": `tokens` in the cache of spo; None: nothing is kept.
     """
 
     max_rows: int | None = None
+    cache: str | None = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,18 +47,22 @@ class PreferenceDataModule(TextDataModule):
     # -- loading -------------------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Reads, checks, labels, splits, orients and tokenises all rows. Idempotent. Raises DataError."""
+        """Reads, checks and tokenises all rows (or finds that done); labels, splits, orients. Idempotent; DataError."""
         if self._loaded:
             return
-        report = DataReport(labels_from="file" if self.labels is None else "the true link")
         renderer = self.build_renderer()
-        table = self._read(report)
-        table, rendered = self._tokenise(table, renderer, report)
-        is_val = table.from_val if self.val_path else held_out(table.group, self.val_fraction)
-        report.count_rendered(rendered)
-        refuse_seams(report, len(rendered), table.pairs[first_seam(rendered)].origin, self.max_seam_mismatch)
-        swapped = orient(table, self.seed, hashed=self.hashed)
-        self.train, self.val = (table.tokenised(rendered, swapped, np.flatnonzero(mine)) for mine in (~is_val, is_val))
+        corpus = self._corpus(renderer)
+        table = corpus.table
+        report = DataReport.counted(corpus.counts, labels_from="file" if self.labels is None else "the true link")
+        kept = np.flatnonzero(table.kept)
+        refuse_seams(report, len(kept), corpus.seam_origin, self.max_seam_mismatch)
+        if self.labels is not None:
+            table = table.labelled(self.labels)
+            table.refuse_constant_draws()
+        self.reward_sd = self._reward_sd(table)
+        is_val = table.from_val[kept] if self.val_path else held_out(table.group[kept], self.val_fraction)
+        swapped = table.swapped(self.seed, hashed=self.hashed)
+        self.train, self.val = (table.oriented(kept[mine], swapped) for mine in (~is_val, is_val))
         if not len(self.train):
             raise DataError(
                 f"{self.train_path}: no row is left for training: raise data.max_length, or lower val_fraction"
@@ -62,38 +73,32 @@ class PreferenceDataModule(TextDataModule):
         report.count_rows(self.val, val=True)
         report.count_groups(self.train, self.val)
         report.reward_sd, report.example = self.reward_sd, decoded(self.train, 0, renderer.tokenizer)
-        self.renderer, self.report, self._loaded = renderer, report, True
+        self.renderer, self.report, self._rows_digest, self._loaded = renderer, report, corpus.digest, True
 
-    def _read(self, report: DataReport) -> PairTable:
-        parser = self.parser()
-        table = PairTable.read(self.train_path, parser, self.bad_row, report)
-        files = [(self.train_path, table)]
-        if self.val_path:
-            files.append((self.val_path, PairTable.read(self.val_path, parser, self.bad_row, report, is_val=True)))
-            table = table.joined(files[1][1])
-        parser.refuse_columns_never_seen(", ".join(path for path, _ in files))
-        if self.labels is None:
-            for path, part in files:
-                part.refuse_constant_labels(path, parser.columns_read, hashed=self.hashed)
-        else:
-            table.draw_labels(self.labels)
-        self.reward_sd = self._reward_sd(table)
-        report.count_columns(parser)
-        return table
+    def _corpus(self, renderer: Renderer) -> Corpus:
+        """What the files hold; nothing here depends on the seed, on the truth or on the split."""
+        paths = [path for path in (self.train_path, self.val_path) if path is not None]
 
-    def _tokenise(self, table: PairTable, renderer: Renderer, report: DataReport) -> tuple[PairTable, list[Rendered]]:
-        """The rows that are kept, in file order."""
-        train, val = np.flatnonzero(~table.from_val), np.flatnonzero(table.from_val)
-        if self.max_rows is not None:
-            train = train[shuffled(table.row_id[train])]
-        rendered = tokenise(table, train, self.max_rows, renderer, self.bad_row, report)
-        if len(val):
-            rendered |= tokenise(table, val, None, renderer, self.bad_row, report)
-        kept = sorted(rendered)
-        report.rows_beyond_max = report.rows_read - report.dropped.total() - len(kept)
-        return table.take(np.array(kept)), [rendered[i] for i in kept]
+        def read() -> Corpus:
+            return read_corpus(paths, self.parser(), renderer, self.bad_row, max_rows=self.max_rows, hashed=self.hashed)
 
-    def _reward_sd(self, table: PairTable) -> float | None:
+        if self.cache is None:
+            return read()
+        folder = cache_dir() / "tokens" if self.cache == "auto" else Path(self.cache).expanduser()
+        return TokenCache(folder).get(paths, self._cache_key(paths, renderer), read)
+
+    def _cache_key(self, paths: list[str], renderer: Renderer) -> dict[str, Any]:
+        """All that `read` above depends on, by the names that options have."""
+        own = ("columns", "orientation", "on_bad_row", "max_rows")
+        return {
+            **{f"rows of {path}": open_source(path).digest() for path in paths},
+            **{f"data.{name}": getattr(self, name) for name in own},
+            "data.label_map": self.label_map and {str(label): z for label, z in self.label_map.items()},
+            "labels": "of the file" if self.labels is None else "of the true link",
+            **renderer.parts(),
+        }
+
+    def _reward_sd(self, table: TokenTable) -> float | None:
         """sqrt(mean((reward 1 - reward 0)^2)) over all rows that have both: about 0, because which response is called 0
         is arbitrary. Where labels are drawn, the sd that they used."""
         if self.labels is not None:
@@ -109,10 +114,6 @@ class PreferenceDataModule(TextDataModule):
         return {"rows": self._rows_digest, "renderer": self.renderer.fingerprint()}
 
     @cached_property
-    def _rows_digest(self) -> str:
-        return rows_digest(self._every_row)
-
-    @property
     def _every_row(self) -> TokenisedRows:
         self.load()
         return TokenisedRows.cat(self.train, self.val)

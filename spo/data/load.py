@@ -1,41 +1,26 @@
-"""Rows -> pairs -> labels -> tokens -> split, orientation: what the data modules of text do to rows."""
+"""Files -> rows -> tokens: what the data modules of text have in common, and the whole of it for rows in memory."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
-from typing import Protocol, Self
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from spo.data.bad_row import BadRow
-from spo.data.collate import TokenisedRows
+from spo.data.lookup import rows_digest
 from spo.data.report import DataReport
 from spo.data.rows import ParsedRow, RowParser
 from spo.data.sources import Row, read_rows
+from spo.data.table import TokenTable, refuse_constant_labels
 from spo.data.tokens import Rendered, Renderer
 from spo.errors import DataError
 from spo.hashing import uniform
-from spo.types import PreferencePair
 
 QUIET_ROWS = 2000  # no progress bar up to here
 _CHUNK = 256  # rows tokenised in one call
 # What to do about a bad row; "drop" has it counted in the report.
 BadRowRule = Callable[[DataReport, BadRow], None]
-
-
-class Labels(Protocol):
-    """Draws labels from rewards: a function of (row id, the truth's seed)."""
-
-    @property
-    def sd(self) -> float | None:
-        """sd of the reward difference, by which the true link's argument is divided; known after a call."""
-
-    @property
-    def link(self) -> Callable[[np.ndarray], np.ndarray]:
-        """E[z | u], u the reward difference in that sd."""
-
-    def __call__(self, row_id: np.ndarray, reward_difference: np.ndarray) -> np.ndarray:
-        """row_id int64 (n,), reward_difference float64 (n,) = reward 1 - reward 0, raw units -> z float64 (n,)."""
 
 
 def drop_bad_row(report: DataReport, row: BadRow) -> None:
@@ -46,118 +31,65 @@ def raise_bad_row(report: DataReport, row: BadRow) -> None:
     raise DataError(f"{row} (or have such rows dropped and counted: data.on_bad_row=drop)") from row
 
 
-@dataclass
-class PairTable:
-    """Parsed rows of all files, in file order; arrays are (n,)."""
+@dataclass(frozen=True)
+class Corpus:
+    """What the files of a run hold, whatever its seed, truth and split. Read from them, or from a cache."""
 
-    pairs: list[PreferencePair]
-    ordered: np.ndarray  # bool: the order of the responses was given
-    from_val: np.ndarray  # bool: from val_path
-    z: np.ndarray  # float64, nan where labels are drawn later
+    table: TokenTable
+    counts: dict[str, Any]  # of reading and tokenising: DataReport.counts()
+    seam_origin: str  # of the first row whose prompt's ids change when the response follows; of any where there is none
+    digest: str  # hash of the kept rows' ids: whatever log-probabilities depend on
 
-    @classmethod
-    def read(cls, path: str, parser: RowParser, rule: BadRowRule, report: DataReport, *, is_val: bool = False) -> Self:
-        """Raises DataError where no row of the file can be used."""
-        dropped: list[BadRow] = []
 
-        def keep(report: DataReport, row: BadRow) -> None:
-            dropped.append(row)
-            rule(report, row)
+def read_corpus(
+    paths: Sequence[str], parser: RowParser, renderer: Renderer, rule: BadRowRule, *, max_rows: int | None, hashed: bool
+) -> Corpus:
+    """paths: train_path, and val_path where there is one. max_rows: of train_path, by a hash of the row id.
 
-        rows = tqdm(read_rows(path), desc=f"reading {path}", unit=" rows", delay=2, leave=False)
-        parsed = parse(rows, parser, keep, report)
-        report.files.append(path)
-        if not parsed:
-            raise nothing_left(path, dropped)
-        return cls.of(parsed, is_val=is_val)
+    hashed: the order of responses is drawn in every row. Raises DataError.
+    """
+    report = DataReport()
+    files = [read_file(path, parser, rule, report) for path in paths]
+    parser.refuse_columns_never_seen(", ".join(paths))
+    report.count_columns(parser)
+    for path, rows in zip(paths, files, strict=True) if parser.needs_z else ():
+        z, ordered = np.array([row.pair.z for row in rows]), np.array([row.ordered for row in rows])
+        refuse_constant_labels(path, z, ordered, parser.columns_read, hashed=hashed)
+    parsed = [row for rows in files for row in rows]
+    from_val = np.arange(len(parsed)) >= len(files[0])
+    train, val = np.flatnonzero(~from_val), np.flatnonzero(from_val)
+    if max_rows is not None:
+        train = train[shuffled(np.array([row.pair.row_id for row in files[0]]))]
+    found = tokenise(parsed, train, max_rows, renderer, rule, report)
+    if len(val):
+        found |= tokenise(parsed, val, None, renderer, rule, report)
+    report.rows_beyond_max = report.rows_read - report.dropped.total() - len(found)
+    kept = np.array(sorted(found))
+    rendered = [found[i] for i in kept]
+    report.count_rendered(rendered)
+    table = TokenTable.build(parsed, [found.get(i) for i in range(len(parsed))], from_val=from_val)
+    return Corpus(
+        table=table,
+        counts=report.counts(),
+        seam_origin=parsed[kept[first_seam(rendered)]].pair.origin,
+        digest=rows_digest(table.oriented(kept, np.zeros(len(table), dtype=bool))),
+    )
 
-    @classmethod
-    def of(cls, parsed: Sequence[ParsedRow], *, is_val: bool = False) -> Self:
-        pairs = [row.pair for row in parsed]
-        z = np.array([np.nan if pair.z is None else pair.z for pair in pairs])
-        return cls(pairs, np.array([row.ordered for row in parsed], dtype=bool), np.full(len(pairs), is_val), z)
 
-    def __len__(self) -> int:
-        return len(self.pairs)
+def read_file(path: str, parser: RowParser, rule: BadRowRule, report: DataReport) -> list[ParsedRow]:
+    """The rows of a path that can be used. Raises DataError where there is none."""
+    dropped: list[BadRow] = []
 
-    @property
-    def row_id(self) -> np.ndarray:
-        return np.array([pair.row_id for pair in self.pairs], dtype=np.int64)
+    def keep(report: DataReport, row: BadRow) -> None:
+        dropped.append(row)
+        rule(report, row)
 
-    @property
-    def group(self) -> np.ndarray:
-        return np.array([pair.group for pair in self.pairs], dtype=np.int64)
-
-    @property
-    def weight(self) -> np.ndarray:
-        return np.array([pair.weight for pair in self.pairs])
-
-    @property
-    def reward_difference(self) -> np.ndarray:
-        """float64 (n,), reward 1 - reward 0 in file order, raw units, nan where one is not known."""
-        known = ((pair.reward_1, pair.reward_0) for pair in self.pairs)
-        return np.array([np.nan if a is None or b is None else a - b for a, b in known])
-
-    def take(self, positions: np.ndarray) -> Self:
-        arrays = {f.name: getattr(self, f.name)[positions] for f in fields(self) if f.name != "pairs"}
-        return type(self)(pairs=[self.pairs[i] for i in positions], **arrays)
-
-    def joined(self, other: "PairTable") -> "PairTable":
-        arrays = {
-            f.name: np.concatenate([getattr(t, f.name) for t in (self, other)])
-            for f in fields(self)
-            if f.name != "pairs"
-        }
-        return PairTable(pairs=self.pairs + other.pairs, **arrays)
-
-    def tokenised(self, rendered: Sequence[Rendered], swapped: np.ndarray, at: np.ndarray) -> TokenisedRows:
-        """The rows at positions `at`, oriented; rendered and swapped are those of the whole table."""
-        return TokenisedRows.build(
-            [rendered[i] for i in at],
-            z=self.z[at],
-            weight=self.weight[at],
-            row_id=self.row_id[at],
-            group=self.group[at],
-            reward_difference=self.reward_difference[at],
-            swapped=swapped[at],
-        )
-
-    def draw_labels(self, labels: Labels) -> None:
-        """z of every row, drawn over all rows together, so that one scale of the reward difference holds."""
-        self.label(labels)
-        self.refuse_constant_draws()
-
-    def label(self, labels: Labels) -> None:
-        """z of every row, drawn; that of a row depends on others only through labels.sd."""
-        z = np.asarray(labels(self.row_id, self.reward_difference), dtype=np.float64)
-        if z.shape != (len(self),) or not ((z >= 0) & (z <= 1)).all():
-            raise DataError(
-                f"labels gave {z.shape} values from {z.min():g} to {z.max():g}: {len(self)} in [0, 1] are needed"
-            )
-        self.z = z
-
-    def refuse_constant_draws(self) -> None:
-        if np.ptp(self.z) == 0:
-            raise DataError(
-                f"every label drawn from the rewards is {self.z[0]:g}: no link can be fitted to a constant. "
-                "Check the rewards of the file (are they all equal?) and the true link's shift and temperature"
-            )
-
-    def refuse_constant_labels(self, path: str, columns: dict[str, str], *, hashed: bool) -> None:
-        """Labels of a file that say nothing. Rows whose order is drawn may share one z, as long as it is no tie."""
-        if np.ptp(self.z) > 0 or ((hashed or not self.ordered.all()) and self.z[0] != 0.5):
-            return
-        first, second = columns.get("response_0", "response_0"), columns.get("response_1", "response_1")
-        chosen, rejected = (second, first) if self.z[0] > 0.5 else (first, second)
-        mend = (
-            f"If {chosen!r} is always the preferred one, say so: data.columns={{chosen: {chosen}, "
-            f"rejected: {rejected}}} (the order is then drawn by a hash)"
-            if self.z[0] != 0.5
-            else "Give rows with a preference"
-        )
-        raise DataError(
-            f"{path}: z is {self.z[0]:g} in all {len(self)} usable rows: no link can be fitted to a constant. {mend}"
-        )
+    rows = tqdm(read_rows(path), desc=f"reading {path}", unit=" rows", delay=2, leave=False)
+    parsed = parse(rows, parser, keep, report)
+    report.files.append(path)
+    if not parsed:
+        raise nothing_left(path, dropped)
+    return parsed
 
 
 def parse(rows: Iterable[tuple[Row, str]], parser: RowParser, rule: BadRowRule, report: DataReport) -> list[ParsedRow]:
@@ -198,14 +130,13 @@ def held_out(group: np.ndarray, fraction: float) -> np.ndarray:
     return chosen[inverse]
 
 
-def orient(table: PairTable, seed: int, *, hashed: bool) -> np.ndarray:
-    """bool (n,): rows whose responses are swapped; u(row id, seed) < 1/2 where the order is drawn (DESIGN 2)."""
-    drawn = np.ones(len(table), dtype=bool) if hashed else ~table.ordered
-    return drawn & (uniform(table.row_id, seed, "orientation") < 0.5)
-
-
 def tokenise(
-    table: PairTable, positions: np.ndarray, limit: int | None, renderer: Renderer, rule: BadRowRule, report: DataReport
+    parsed: Sequence[ParsedRow],
+    positions: np.ndarray,
+    limit: int | None,
+    renderer: Renderer,
+    rule: BadRowRule,
+    report: DataReport,
 ) -> dict[int, Rendered]:
     """Position -> row, for the first `limit` of `positions` that can be rendered; None: all of them."""
     rendered: dict[int, Rendered] = {}
@@ -214,7 +145,7 @@ def tokenise(
     with tqdm(total=limit, desc="tokenising", unit=" rows", disable=limit <= QUIET_ROWS, leave=False) as bar:
         for start in range(0, len(positions), _CHUNK):
             chunk = positions[start : start + _CHUNK]
-            for position, row in zip(chunk, renderer.render([table.pairs[i] for i in chunk]), strict=True):
+            for position, row in zip(chunk, renderer.render([parsed[i].pair for i in chunk]), strict=True):
                 if len(rendered) == limit:
                     return rendered
                 if isinstance(row, BadRow):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from spo.data.load import BadRowRule, Labels, drop_bad_row, raise_bad_row
+from spo.data.load import BadRowRule, drop_bad_row, raise_bad_row
 from spo.data.micro import MicroBatch, micro_batches
 from spo.data.micro import problems as problems_of_micro
 from spo.data.origin import refuse_other_tokens
 from spo.data.row_ids import RowIds
 from spo.data.rows import RowParser
 from spo.data.sources import open_source
+from spo.data.table import Labels
 from spo.data.tokens import Renderer
 from spo.errors import ConfigError
 
@@ -23,7 +24,7 @@ _BAD_ROW: dict[str, BadRowRule] = {"drop": drop_bad_row, "raise": raise_bad_row}
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class TextOptions:
-    """What conf/data/preferences.yaml and stream.yaml both explain, up to bucket_window; then what the command gives:
+    """What conf/data/preferences.yaml and stream.yaml both explain, up to prefetch; then what the command gives:
 
     tokenizer: of the policy. labels: draws z from reward_0, reward_1; None: z is in the rows. seed: of orientation and
     row order. global_batch: pairs of an optimizer step. micro_batch: pairs of a forward pass on each process; None
@@ -45,6 +46,7 @@ class TextOptions:
     template_options: dict[str, Any] | None = None
     max_seam_mismatch: float = 0.05
     bucket_window: int = 8
+    prefetch: int = 2
     tokenizer: PreTrainedTokenizerBase
     labels: Labels | None = None
     seed: int = 0
@@ -75,6 +77,10 @@ class TextOptions:
             ),
             (self.bucket_window < 1, f"data.bucket_window is {self.bucket_window}: give global batches >= 1"),
             *problems_of_micro(self.micro_batch, self.micro_tokens),
+            (
+                self.prefetch < 0,
+                f"data.prefetch is {self.prefetch}: give optimizer steps >= 1, or 0 for none",
+            ),
             (self.global_batch < 1, f"global_batch is {self.global_batch}: give pairs >= 1"),
             *own,
         )

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -15,6 +15,10 @@ from spo.data.tally import Tally
 from spo.data.tokens import Rendered
 
 _SHOWN = 300  # characters of a text of the example
+_OF_READING = (
+    "files", "rows_read", "rows_beyond_max", "dropped", "first_dropped", "columns", "columns_unread",
+    "seam_mismatches", "truncated_prompt", "truncated_0", "truncated_1",
+)  # fmt: skip
 
 
 @dataclass
@@ -61,6 +65,15 @@ class DataReport:
     length_difference_corr_z: float | None = None  # None where one of the two is constant
     example: str = ""  # one row as the model sees it
     tally: Tally = field(default_factory=Tally)  # the sums behind the means, and histograms
+
+    @classmethod
+    def counted(cls, counts: dict[str, Any], *, labels_from: str) -> Self:
+        """Goes on from the counts of reading and tokenising."""
+        return cls(**{**counts, "dropped": Counter(counts["dropped"])}, labels_from=labels_from)
+
+    def counts(self) -> dict[str, Any]:
+        """What reading and tokenising count; the rest is read off the rows. Plain containers."""
+        return {name: dict(v) if isinstance(v := getattr(self, name), Counter) else v for name in _OF_READING}
 
     def drop(self, row: BadRow) -> None:
         self.dropped[row.reason] += 1

@@ -6,21 +6,22 @@ from itertools import islice
 import numpy as np
 
 from spo.data.bad_row import BadRow
-from spo.data.load import BadRowRule, PairTable, first_seam, parse, refuse_seams
+from spo.data.load import BadRowRule, first_seam, parse, refuse_seams
 from spo.data.report import DataReport
 from spo.data.rows import ParsedRow, RowParser
 from spo.data.sources import Place, Row, open_source
+from spo.data.table import Labels, TokenTable
 from spo.data.tokens import Rendered, Renderer
 from spo.hashing import uniform
 
 _CHUNK = 256  # rows parsed and tokenised in one call
-Taken = tuple[PairTable, list[Rendered]]
 
 
 class RowStream:
     """take(place, n): the next n rows after a place that can be used and whose prompt is not held out.
 
-    held_out: share of the prompts, by a hash of each alone (the same for every seed), that is kept for validation.
+    labels: draws z; None: it is in the rows. held_out: share of the prompts, by a hash of each alone (the same for
+    every seed), that is kept for validation.
     Nothing here grows with the source. Reading on from where the last call stopped opens nothing anew.
     """
 
@@ -32,17 +33,18 @@ class RowStream:
         renderer: Renderer,
         rule: BadRowRule,
         report: DataReport,
+        labels: Labels | None,
         held_out: float,
         max_seam_mismatch: float,
     ) -> None:
         self.source = open_source(path)
         self.parser, self.renderer, self.rule, self.report = parser, renderer, rule, report
-        self.held_out, self.max_seam_mismatch = held_out, max_seam_mismatch
+        self.labels, self.held_out, self.max_seam_mismatch = labels, held_out, max_seam_mismatch
         self._rows: Iterator[tuple[Row, str, Place]] = iter(())
         self._place: Place | None = None  # of self._rows; None: at an end
         self._rendered = 0
 
-    def take(self, place: Place, n: int) -> tuple[Taken, Place | None]:
+    def take(self, place: Place, n: int) -> tuple[TokenTable, Place | None]:
         """(rows in the source's order, the place after them); None as a place: the source ended before n rows."""
         if place != self._place:
             self._rows = self.source.rows(place, streamed=True)
@@ -59,15 +61,13 @@ class RowStream:
             self.report.rows_held_out += len(parsed) - len(fresh)
             kept += self._render(fresh)
         self._place = now
-        rendered = [row for _, row in kept]
-        self._rendered += len(kept)
-        self.report.count_rendered(rendered)
+        table = self._table(kept)
         if kept:
-            origin = kept[first_seam(rendered)][0].pair.origin
+            origin = kept[first_seam([row for _, row in kept])][0].pair.origin
             refuse_seams(self.report, self._rendered, origin, self.max_seam_mismatch)
-        return (PairTable.of([row for row, _ in kept]), rendered), now
+        return table, now
 
-    def validation(self, limit: int) -> Taken:
+    def validation(self, limit: int) -> TokenTable:
         """The first `limit` usable rows of held-out prompts; the source is read from its beginning until they are
         found. Other rows are not counted: training meets them again."""
         unseen = DataReport()
@@ -77,10 +77,14 @@ class RowStream:
             parsed = parse((row[:2] for row in raw), self.parser, self.rule, unseen)
             held = [row for row, held in zip(parsed, self._is_held_out(parsed), strict=True) if held]
             kept += self._render(held)[: limit - len(kept)]
+        return self._table(kept)
+
+    def _table(self, kept: list[tuple[ParsedRow, Rendered]]) -> TokenTable:
         rendered = [row for _, row in kept]
         self._rendered += len(kept)
         self.report.count_rendered(rendered)
-        return PairTable.of([row for row, _ in kept]), rendered
+        table = TokenTable.build([row for row, _ in kept], rendered)
+        return table if self.labels is None or not kept else table.labelled(self.labels)
 
     def prompts(self) -> Iterator[int]:
         """`group` of every row of one pass; nothing is tokenised."""

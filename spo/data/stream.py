@@ -12,12 +12,13 @@ from torch import Tensor
 
 from spo.data.buffers import Buffer, Buffers
 from spo.data.collate import Batches, TokenisedRows, collate, every_row_once
-from spo.data.load import PairTable, orient, tokenise
+from spo.data.load import read_file, tokenise
 from spo.data.lookup import RowLookup
 from spo.data.position import position_in
 from spo.data.report import DataReport, decoded
 from spo.data.row_ids import StreamIds
-from spo.data.row_stream import RowStream, Taken
+from spo.data.row_stream import RowStream
+from spo.data.table import TokenTable, refuse_constant_labels
 from spo.data.text import TextDataModule
 from spo.errors import ConfigError
 from spo.hashing import digest
@@ -37,6 +38,7 @@ class StreamDataModule(TextDataModule):
     is ever trained on. labels need a reward_sd that is given, because measuring it takes all rows.
     """
 
+    prefetch: int = 16
     val_rows: int = 512
     shuffle_buffer: int = 64
 
@@ -75,6 +77,7 @@ class StreamDataModule(TextDataModule):
             renderer=self.renderer,
             rule=self.bad_row,
             report=self.report,
+            labels=self.labels,
             held_out=0.0 if self.val_path else self.val_fraction,
             max_seam_mismatch=self.max_seam_mismatch,
         )
@@ -91,28 +94,26 @@ class StreamDataModule(TextDataModule):
         self._check(self._buffers.of(0, 0))
         self._loaded = True
 
-    def _validation(self) -> Taken:
+    def _validation(self) -> TokenTable:
         if self.val_path is None:
-            return self._stream.validation(self.val_rows) if self.val_fraction else (PairTable.of([]), [])
-        table = PairTable.read(self.val_path, self._stream.parser, self.bad_row, self.report, is_val=True)
-        found = tokenise(table, np.arange(len(table)), None, self.renderer, self.bad_row, self.report)
+            return self._stream.validation(self.val_rows) if self.val_fraction else TokenTable.build([], [])
+        parsed = read_file(self.val_path, self._stream.parser, self.bad_row, self.report)
+        found = tokenise(parsed, np.arange(len(parsed)), None, self.renderer, self.bad_row, self.report)
         kept = sorted(found)
         rendered = [found[i] for i in kept]
         self.report.count_rendered(rendered)
-        return table.take(np.array(kept)), rendered
+        table = TokenTable.build([parsed[i] for i in kept], rendered)
+        return table if self.labels is None else table.labelled(self.labels)
 
-    def _oriented(self, taken: Taken) -> TokenisedRows:
-        table, rendered = taken
-        if self.labels is not None and len(table):
-            table.label(self.labels)
-        swapped = orient(table, self.seed, hashed=self.hashed)
-        return table.tokenised(rendered, swapped, np.arange(len(table)))
+    def _oriented(self, table: TokenTable) -> TokenisedRows:
+        return table.oriented(np.arange(len(table)), table.swapped(self.seed, hashed=self.hashed))
 
     def _check(self, first: Buffer) -> None:
         """What the first buffer tells of all."""
         parser = self._stream.parser
         if self.labels is None:
-            first.table.refuse_constant_labels(self.train_path, parser.columns_read, hashed=self.hashed)
+            z, ordered = first.table.z, first.table.ordered
+            refuse_constant_labels(self.train_path, z, ordered, parser.columns_read, hashed=self.hashed)
         else:
             first.table.refuse_constant_draws()
         parser.refuse_columns_never_seen(self.train_path)
@@ -144,6 +145,9 @@ class StreamDataModule(TextDataModule):
         buffer = self._buffer(k)
         return buffer.rows, buffer.batches[k - buffer.start.batch]
 
+    def begin(self, k: int) -> None:
+        self._buffers.current = k
+
     def _buffer(self, k: int) -> Buffer:
         self.load()
         return self._buffers.of(k, self.position)
@@ -161,7 +165,7 @@ class StreamDataModule(TextDataModule):
     @property
     def _lookup(self) -> RowLookup:
         self.load()
-        live = self._buffers.live
+        live = self._buffers.in_use
         key = tuple(buffer.start.batch for buffer in live)
         if self._found is None or self._found[0] != key:
             self._found = key, RowLookup(self.val, *(buffer.rows for buffer in live))

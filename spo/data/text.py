@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from spo.data.collate import Batches, TokenisedRows, collate, every_row_once, share
-from spo.data.loader import Steps, loader
+from spo.data.loader import StepsAhead, loader
 from spo.data.lookup import RowLookup
 from spo.data.options import TextOptions
 from spo.data.position import StepSampler
@@ -124,10 +124,21 @@ class TextDataModule(TextOptions, L.LightningDataModule, ABC):
         parts = share(rows, positions, self.micro, rank, world)
         return [collate(rows, part, pad_token_id=self.renderer.pad_token_id) for part in parts]
 
-    def train_dataloader(self) -> DataLoader[list[PreferenceBatch]]:
+    def begin(self, k: int) -> None:
+        """From now on the run works on global batch k; later ones may have been made already."""
+
+    def train_dataloader(self) -> StepsAhead:
         if self.total_steps is None:
             raise ConfigError("datamodule.total_steps is not set: give the optimizer steps of the run before fit")
-        return loader(Steps(self), StepSampler(self, self.total_steps))
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        return StepsAhead(self, StepSampler(self, self.total_steps), ahead=self.prefetch, device=device)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """The micro-batches of a step, or one of a validation. From pinned memory to a GPU nobody waits for it."""
+        free = device.type == "cuda"
+        if isinstance(batch, PreferenceBatch):
+            return batch.to(device, non_blocking=free)
+        return [micro.to(device, non_blocking=free) for micro in batch]
 
     def val_dataloader(self) -> DataLoader[PreferenceBatch] | list[Any]:
         self.load()

@@ -176,12 +176,23 @@ class Renderer:
         self.stop_token_ids = sorted({i for i in (self._form.end_of_turn, tokenizer.eos_token_id) if i is not None})
         # What fills a batch up; masks, not ids, say what padding is, so that any id will do.
         self.pad_token_id = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
-        self._rules: list[Any] = [chat_template, max_length, max_prompt_length, truncation, append_eos]
-        self._rules += [dict(template_options)] if template_options else []  # none: no change of the hash
+        self._rules: dict[str, Any] = {
+            "data.chat_template": chat_template,
+            "data.max_length": max_length,
+            "data.max_prompt_length": max_prompt_length,
+            "data.truncation": truncation,
+            "data.append_eos": append_eos,
+            **({"data.template_options": dict(template_options)} if template_options else {}),  # no change of the hash
+        }
 
     def fingerprint(self) -> str:
         """Hash of everything that turns texts into ids: vocabulary and merges, template, lengths, rules."""
-        return digest([RENDERER_VERSION, *self._vocabulary, self.tokenizer.chat_template, self._rules])
+        return digest([RENDERER_VERSION, *self._vocabulary, self.tokenizer.chat_template, [*self._rules.values()]])
+
+    def parts(self) -> dict[str, Any]:
+        """What the fingerprint is made of, by names that a message can say."""
+        template = digest(self.tokenizer.chat_template)
+        return {"tokenizer": self.tokenizer_fingerprint(), "text of the chat template": template, **self._rules}
 
     def tokenizer_fingerprint(self) -> str:
         """Hash of vocabulary, merges and special tokens alone."""

@@ -6,6 +6,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
+from spo.cache import cache_dir
 from spo.errors import ConfigError
 from spo.hashing import digest
 from spo.lock import exclusive
@@ -14,7 +15,6 @@ from spo.policy.causal_lm import CausalLM, pick_device
 from spo.policy.fill import RowSource, fill_table
 from spo.policy.reference import Reference, RowKeeper, StoredTable
 from spo.policy.table import TableWriter, is_complete
-from spo.policy.weights import cache_dir
 from spo.types import PreferenceBatch
 
 

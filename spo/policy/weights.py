@@ -8,14 +8,12 @@ HuggingFaceTB/SmolLM2-135M-Instruct                 a hub id
 
 import errno
 import importlib.util
-import os
 import re
-import shutil
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from spo.cache import appearing, cache_dir
 from spo.errors import ConfigError, SpoError
 from spo.hashing import digest, file_digest
 from spo.lock import exclusive
@@ -111,13 +109,6 @@ def _from_hub(name: str) -> Path:
     return _check(folder, name)
 
 
-def cache_dir() -> Path:
-    """$SPO_CACHE, else $XDG_CACHE_HOME/spo, else ~/.cache/spo."""
-    if own := os.environ.get("SPO_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spo"
-
-
 def _converted(gguf: Path) -> Path:
     """The cached float32 folder of a GGUF file, keyed by the file's content; made once, under a lock."""
     cache = cache_dir() / "gguf"
@@ -129,17 +120,14 @@ def _converted(gguf: Path) -> Path:
     with exclusive(target.with_suffix(target.suffix + ".lock"), waiting):
         if not target.is_dir():
             print(f"converting {gguf.name} to {target} (once, about half a minute)", file=sys.stderr, flush=True)
-            part = Path(tempfile.mkdtemp(prefix=".part-", dir=cache))
             try:
-                _convert(gguf, part)
-                part.rename(target)  # atomic: a killed conversion leaves no half-written model
+                with appearing(target) as part:
+                    _convert(gguf, part)
             except OSError as error:
                 if error.errno == errno.ENOSPC:
                     message = f"no space left in {cache}: a converted model needs 4 bytes a weight; set SPO_CACHE"
                     raise SpoError(message) from error
                 raise
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
     return target
 
 

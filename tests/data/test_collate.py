@@ -7,20 +7,9 @@ from spo.data.micro import OfPairs
 from spo.data.tokens import Rendered
 from spo.types import TokenPairs
 
+from .made import rows_of
+
 PAD = 9
-
-
-def rows_of(rendered: list[Rendered], swapped: list[bool] | None = None) -> TokenisedRows:
-    n = len(rendered)
-    return TokenisedRows.build(
-        rendered,
-        z=np.linspace(0, 1, n) if n > 1 else np.array([1.0]),
-        weight=np.arange(1.0, n + 1),
-        row_id=np.arange(100, 100 + n),
-        group=np.arange(n),
-        reward_difference=np.arange(n, dtype=np.float64),
-        swapped=np.zeros(n, dtype=bool) if swapped is None else np.array(swapped),
-    )
 
 
 # The docstring's picture: p = 1, a = 2, b = 3.
@@ -80,9 +69,10 @@ def test_two_sets_of_rows_joined_keep_their_ids() -> None:
     assert len(both) == 4
     for i in range(4):
         assert [x.tolist() for x in both.tokens(i)] == [x.tolist() for x in rows.tokens(i % 2)]
-    empty = rows_of([])
-    assert TokenisedRows.cat(empty, rows).tokens(1)[2].tolist() == [3, 3, 3]
-    assert len(empty.lengths) == 0
+    assert both.ids is rows.ids
+    with pytest.raises(ValueError, match="two tables"):
+        TokenisedRows.cat(rows_of([]), rows)
+    assert len(rows_of([]).lengths) == 0
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 8])

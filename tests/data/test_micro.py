@@ -16,6 +16,8 @@ from spo.data.stream import StreamDataModule
 from spo.data.tokens import Rendered
 from spo.errors import ConfigError, DataError
 
+from .made import rows_of
+
 Write = Callable[..., str]
 
 
@@ -46,24 +48,15 @@ def test_one_long_row_does_not_set_the_size_of_the_others() -> None:
     assert OfPairs(3).cut(np.array([2, 2, 2, 2, 4, 4, 16])) == [3, 3, 1]
 
 
-def rows_of(lengths: list[int]) -> TokenisedRows:
-    """One prompt token, responses of 1 and length - 1 tokens."""
-    n = len(lengths)
-    return TokenisedRows.build(
-        [Rendered([1], ([2], [3] * (length - 1))) for length in lengths],
-        z=np.zeros(n),
-        weight=np.ones(n),
-        row_id=np.arange(n) + 100,
-        group=np.zeros(n, dtype=np.int64),
-        reward_difference=np.zeros(n),
-        swapped=np.zeros(n, dtype=bool),
-    )
+def rows_of_lengths(lengths: list[int]) -> TokenisedRows:
+    """One prompt token, responses of 1 and length - 1 tokens; row ids from 100 on."""
+    return rows_of([Rendered([1], ([2], [3] * (length - 1))) for length in lengths])
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_every_rank_cuts_alike_and_each_row_is_seen_once(world: int) -> None:
     """Equal numbers and sizes of micro-batches, because collectives wait for every rank; none above the budget."""
-    rows = rows_of([9, 2, 3, 16, 4, 4, 5, 2, 2, 12, 7])
+    rows = rows_of_lengths([9, 2, 3, 16, 4, 4, 5, 2, 2, 12, 7])
     of_all = [every_row_once(rows, OfTokens(40), rank, world) for rank in range(world)]
     nine = np.argsort(rows.lengths, kind="stable")[: 9 // world * world]
     of_step = [share(rows, nine, OfTokens(40), rank, world) for rank in range(world)]

@@ -45,7 +45,11 @@ def test_histograms_count_every_length_and_label_once(write: Write, chatml: PreT
     """Counted again from the ids; sums over parts are those over all (what a stream does)."""
     data = loaded(write(rows_with_z(40)), chatml)
     rows = every(data)
-    lengths = {"prompt": rows.ends[:, 0] - rows.starts, "response": rows.response_lengths.ravel(), "row": rows.lengths}
+    lengths = {
+        "prompt": rows.ends[:, 0] - rows.starts[:, 0],
+        "response": rows.response_lengths.ravel(),
+        "row": rows.lengths,
+    }
     found = data.report.histograms()
     for name, values in lengths.items():
         histogram = np.histogram(values, bins=found[name]["edges"])[0]

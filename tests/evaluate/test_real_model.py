@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spo.cache import cache_dir
 from spo.data.tokens import Renderer
 from spo.evaluate.generation import Sampling, sample
 from spo.policy.causal_lm import CausalLM
 from spo.policy.lora import LoRA
-from spo.policy.weights import cache_dir
 from spo.simulate.rewards import Vader
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from spo.errors import DataError
+from spo.hashing import digest, file_digest
 
 Row = dict[str, Any]
 Place = dict[str, Any]  # how far a source was read; plain containers, for a checkpoint. {} is the beginning
@@ -30,12 +31,23 @@ class Source(ABC):
         """Is this path, of something that is there, one of mine?"""
 
     @abstractmethod
+    def digest(self) -> str:
+        """Hash of what the rows are read from: as long as it is the same, so are they."""
+
+    @abstractmethod
     def rows(self, start: Place, *, streamed: bool) -> Iterator[tuple[Row, str, Place]]:
         """Each row after `start` with its origin ("path:row", counting from 1) and the place after it.
 
         streamed: False where every row is wanted, so that all may be fetched first; True where not even the disk need
         hold them.
         """
+
+
+def folder_digest(folder: Path) -> str:
+    """Hash of the names and contents of a folder's files, but for hidden ones and what `datasets` computed."""
+    inside = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    mine = [path for path in inside if not any(part.startswith((".", "cache-")) for part in path.parts)]
+    return digest([[path.as_posix(), file_digest(folder / path)] for path in mine])
 
 
 def open_source(path: str | Path) -> Source:

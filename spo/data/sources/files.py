@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from spo.data.sources.base import Place, Row, Source
 from spo.errors import DataError
+from spo.hashing import file_digest
 
 
 class JsonLines(Source):
@@ -25,6 +26,9 @@ class JsonLines(Source):
     @classmethod
     def opens(cls, path: str) -> bool:
         return path.endswith(cls.written) and Path(path).is_file()
+
+    def digest(self) -> str:
+        return file_digest(Path(self.path))
 
     def rows(self, start: Place, *, streamed: bool) -> Iterator[tuple[Row, str, Place]]:
         line, byte = start.get("line", 0), start.get("byte", 0)
@@ -70,6 +74,9 @@ class Parquet(Source):
     @classmethod
     def opens(cls, path: str) -> bool:
         return path.endswith(cls.written) and Path(path).is_file()
+
+    def digest(self) -> str:
+        return file_digest(Path(self.path))
 
     def rows(self, start: Place, *, streamed: bool) -> Iterator[tuple[Row, str, Place]]:
         number = start.get("row", 0)

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from spo.data.sources.base import Place, Row, Source
+from spo.data.sources.base import Place, Row, Source, folder_digest
 from spo.data.sources.saved import choose_split, rows_from
 from spo.errors import DataError
+from spo.hashing import digest
 
 _FORM = "hub:OWNER/NAME[/SUBSET][@SPLIT][:REVISION]"
 _PARTS = re.compile(r"hub:(?P<name>[^@:]+)(?:@(?P<split>[^@:]+))?(?::(?P<revision>[^@:]+))?")
@@ -27,6 +28,13 @@ class Hub(Source):
     @classmethod
     def opens(cls, path: str) -> bool:
         return path.startswith("hub:")
+
+    def digest(self) -> str:
+        """Of a hub dataset: the name under which `datasets` has it, which holds the commit and the split."""
+        name, subset, split, _ = self._parts()
+        if Path(name).is_dir():
+            return digest([subset, split, folder_digest(Path(name))])
+        return digest([self.path, self._load(streamed=False)._fingerprint])
 
     def rows(self, start: Place, *, streamed: bool) -> Iterator[tuple[Row, str, Place]]:
         dataset = self._load(streamed=streamed)

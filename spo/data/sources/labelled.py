@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spo.data.sources.base import Place, Row, Source
+from spo.data.sources.base import Place, Row, Source, folder_digest
 from spo.data.sources.files import Parquet
 from spo.errors import DataError
+from spo.hashing import digest
 
 ROWS, MANIFEST, VERSION = "rows", "manifest.json", 1
 
@@ -62,6 +63,9 @@ class Labelled(Source):
                 f"{place} is not one that this version of spo reads (version {VERSION}): label the set again"
             )
         return found
+
+    def digest(self) -> str:
+        return digest([self.manifest, folder_digest(Path(self.path) / ROWS)])
 
     def rows(self, start: Place, *, streamed: bool) -> Iterator[tuple[Row, str, Place]]:
         shards = self._shards()

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from spo.data.sources.base import Place, Row, Source
+from spo.data.sources.base import Place, Row, Source, folder_digest
 from spo.errors import DataError
+from spo.hashing import digest
 
 _ONE, _SEVERAL = "state.json", "dataset_dict.json"  # what save_to_disk writes beside a Dataset, a DatasetDict
 
@@ -19,6 +20,10 @@ class Saved(Source):
     def opens(cls, path: str) -> bool:
         folder, _ = _folder_and_split(path)
         return any((folder / name).is_file() for name in (_ONE, _SEVERAL))
+
+    def digest(self) -> str:
+        folder, split = _folder_and_split(self.path)
+        return digest([split, folder_digest(folder)])
 
     def rows(self, start: Place, *, streamed: bool) -> Iterator[tuple[Row, str, Place]]:
         from datasets import Dataset, load_from_disk
