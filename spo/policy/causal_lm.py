@@ -3,6 +3,7 @@
 Shapes: B rows, T tokens, N = 2B sequences, D hidden size, V vocabulary.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -20,15 +21,14 @@ from spo.policy.allocator import return_large_blocks
 from spo.policy.base import Policy
 from spo.policy.loading import decoder_blocks, load_transformer, with_adapters
 from spo.policy.lora import LoRA
-from spo.policy.packing import PACKED_ATTENTION, Packing, pack, register
+from spo.policy.packing import Packing, pack
+from spo.policy.trials import check_head, try_packing
 from spo.policy.weights import locate
 from spo.types import ActionPairs, TokenPairs
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 PACKING = ("auto", "never")
-_PROBE = 24  # tokens of the sequences by which a model's packing is tried,
-_SAME = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # and the largest gap, over the largest hidden state, of rounding
 
 
 class CausalLM(Policy):
@@ -142,8 +142,11 @@ class CausalLM(Policy):
                 model.enable_input_require_grads()
         self.model = model if self.lora is None else with_adapters(model, self.lora, self.seed)
         self.model.train()
-        self._check_head()
-        self._try_packing()
+        check_head(self)
+        if self.packing == "auto" and self.attn_implementation == "sdpa":
+            self.packs = try_packing(self)
+            if not self.packs:
+                print(f"{self.source.given}: its attention cannot be packed; rows are padded", file=sys.stderr)
         if self.compile_blocks:
             for block in decoder_blocks(self.transformer):
                 block.compile(dynamic=True)
@@ -292,46 +295,6 @@ class CausalLM(Policy):
     @cached_property
     def _first_weights(self) -> dict[str, Tensor]:
         return {name: p.detach().to(self.device) for name, p in self._load().named_parameters()}
-
-    @torch.no_grad()
-    def _check_head(self) -> None:
-        """Refuse models whose logits are more than head(hidden): soft-capping, scaled logits."""
-        ids = torch.arange(4, device=self.device)[None]
-        mask = torch.ones_like(ids)
-        weight, bias = self.head()
-        ours = nn.functional.linear(self.hidden(ids, mask), weight, bias).float()
-        layout = {"attention_mask": mask, "position_ids": positions(mask), "use_cache": False}
-        theirs = self.transformer(input_ids=ids, **layout).logits.float()
-        gap = float((ours - theirs).abs().max())
-        if gap > 1e-2 * (1 + float(theirs.abs().max())) * (1 if self.dtype == torch.bfloat16 else 1e-2):
-            raise ConfigError(
-                f"{self.source.given}: the model's logits differ from head(hidden) by {gap:.3g} (soft-capped or "
-                "scaled logits). Log-probabilities would be wrong: choose a model with a plain linear head"
-            )
-
-    @torch.no_grad()
-    def _try_packing(self) -> None:
-        """Two pairs of random tokens, padded and packed: the same hidden states, or this model does not pack."""
-        if self.packing == "never" or self.attn_implementation != "sdpa":
-            return
-        vocabulary = self.head()[0].shape[0]
-        ids = torch.randint(vocabulary, (2, 2, _PROBE), generator=torch.Generator().manual_seed(0)).to(self.device)
-        mask = torch.ones_like(ids)
-        ids[:, 1, : _PROBE // 2] = ids[:, 0, : _PROBE // 2]
-        mask[0, 0, _PROBE // 2 + 2 :] = 0
-        packed = pack(ids, mask)
-        assert packed is not None
-        padded = self.hidden(ids.flatten(0, 1), mask.flatten(0, 1))
-        register()
-        self.transformer.config._attn_implementation = PACKED_ATTENTION
-        try:
-            found = self.hidden_packed(packed)[0]
-            gap = float((padded.flatten(0, 1)[packed.home] - found).abs().max() / padded.abs().max())
-            self.packs = gap < _SAME[self.dtype]
-        except (TypeError, RuntimeError, ValueError):  # its layers do not hand on what packed attention asks for
-            self.packs = False
-        if not self.packs:
-            self.transformer.config._attn_implementation = self.attn_implementation
 
 
 def positions(attention_mask: Tensor) -> Tensor:

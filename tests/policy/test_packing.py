@@ -117,7 +117,10 @@ def test_sliding_windows_are_kept(tmp_path: Path, tiny_llama_dir: Path) -> None:
 
 
 def test_a_model_whose_attention_ignores_the_packing_runs_padded(
-    tiny_llama_dir: Path, three_pairs: TokenPairs, monkeypatch: pytest.MonkeyPatch
+    tiny_llama_dir: Path,
+    three_pairs: TokenPairs,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def plain(*args: object, packing: object = None, **options: object) -> object:
         return right(*args, **options)
@@ -130,6 +133,7 @@ def test_a_model_whose_attention_ignores_the_packing_runs_padded(
         monkeypatch.undo()
         packing.register()
     assert not policy.packs
+    assert "rows are padded" in capsys.readouterr().err
     torch.testing.assert_close(policy(three_pairs), honest, atol=1e-4, rtol=0)
 
 
