@@ -17,7 +17,6 @@ from torch.distributed.fsdp import fully_shard
 from spo.errors import ConfigError
 from spo.hashing import digest
 from spo.logprob import sequence_log_prob
-from spo.policy.allocator import return_large_blocks
 from spo.policy.base import Policy
 from spo.policy.loading import decoder_blocks, load_transformer, with_adapters
 from spo.policy.lora import LoRA
@@ -134,7 +133,6 @@ class CausalLM(Policy):
     def build(self) -> None:
         if self.model is not None:
             return
-        return_large_blocks()
         model = self._load()
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
