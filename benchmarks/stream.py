@@ -24,18 +24,13 @@ import time
 from pathlib import Path
 
 import psutil
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+import torch
+from shapes import write_model
 
 from spo.run_folder import RunFolder
 
 TEXT = "the train was late and staff kind ride great dirty slow happy journey service good bad nice a seat window"
 PROMPT, RESPONSE = 40, 60  # words at most
-TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-END = "<|im_end|>"
 BATCH = 8  # pairs a step
 
 
@@ -51,23 +46,6 @@ def write_rows(path: Path, rows: int) -> None:
         for i in range(rows):
             row = {"prompt": f"{i}: {some(PROMPT)}", "response_0": some(RESPONSE), "response_1": some(RESPONSE)}
             file.write(json.dumps({**row, "z": draw.randint(0, 1)}) + "\n")
-
-
-def write_model(folder: Path) -> None:
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=[END, "<|im_start|>"], initial_alphabet=alphabet)
-    core.train_from_iterator([TEXT], trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token=END, pad_token=END)
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=1024, bos_token_id=None, eos_token_id=0, pad_token_id=0,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
 
 
 def train(folder: Path, steps: int, prefetch: int | None) -> tuple[float, float, float]:
@@ -127,7 +105,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_rows(folder / "rows.jsonl", options.rows)
-        write_model(folder / "model")
+        write_model(folder / "model", "qwen3-0.6b", [TEXT], layers=None, tiny=True, dtype=torch.float32)
         size = (folder / "rows.jsonl").stat().st_size
         print(f"{options.rows:,} rows, {size / 1e6:,.0f} MB", flush=True)
         first, cpu, peak = train(folder, options.steps, options.prefetch)
