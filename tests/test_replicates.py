@@ -242,7 +242,7 @@ def test_the_command_exits_1_where_a_replicate_exploded(tmp_path, capsys):
                           launcher=None),
         evaluate=TabularTilt(betas=[1.0], kl_target=0.02, kappa_rule=Exact(), ensemble=OnAllRows()),
         seed=0, epochs=None, steps=15,
-        global_batch=32, micro_batch=32, validate_every=5, checkpoint_every=5, log_every=5,
+        global_batch=32, micro_batch=32, micro_tokens=None, validate_every=5, checkpoint_every=5, log_every=5,
     )  # fmt: skip
     assert code == 1
     assert "replicates [1] met a non-finite number" in capsys.readouterr().out

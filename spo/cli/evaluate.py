@@ -37,9 +37,8 @@ def evaluate(
     evaluate.check(divergence, policy)
     check_tilt(evaluate, parts["reference"], policy)
     kept = load_best(source)
-    module = data(
-        tokenizer=policy.tokenizer, labels=parts["truth"], seed=source.config["seed"], global_batch=1, micro_batch=1
-    )
+    size = {"global_batch": 1, "micro_batch": 1, "micro_tokens": None}  # of a training that will not be
+    module = data(tokenizer=policy.tokenizer, labels=parts["truth"], seed=source.config["seed"], **size)
     evaluate.check_data(module)
     module.load()
     policy.meet(module)

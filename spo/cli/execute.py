@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from spo.cli.changes import changed
-from spo.cli.instantiate import instantiate_children, locate
+from spo.cli.instantiate import check_names, instantiate_children, locate
 from spo.errors import CRASHED, MENDABLE, ConfigError, SpoError
 from spo.lock import FolderLock
 from spo.out_of_memory import is_out_of_memory
@@ -107,8 +107,9 @@ def _call(run: RunFolder, config: Mapping[str, Any], received: list[int]) -> tup
     """Exit code and message of the command function."""
     try:
         function = locate(config["_target_"])
-        arguments = instantiate_children(config)
-        code = function(run=run, **arguments) or OK
+        arguments = {"run": run, **instantiate_children(config)}
+        check_names(function, arguments)
+        code = function(**arguments) or OK
         return code, "interrupted" if code > 128 else ""
     except SpoError as error:
         return MENDABLE, _listed(str(error))

@@ -5,6 +5,7 @@ Every ConfigError of a tree is gathered, so that a user mends all of them at onc
 
 import functools
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -66,10 +67,23 @@ def _build(node: Any, key: str, problems: list[str]) -> Any:
         return arguments
     try:
         target = locate(node["_target_"])
-        return functools.partial(target, **arguments) if node.get("_partial_") else target(**arguments)
+        if node.get("_partial_"):
+            return functools.partial(target, **arguments)
+        check_names(target, arguments)
+        return target(**arguments)
     except ConfigError as error:
         problems.extend(_placed(line, key, arguments) for line in str(error).splitlines())
     return None
+
+
+def check_names(target: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    """ConfigError where these are not the target's parameters: Hydra's composition knows, a folder may be of old."""
+    try:
+        inspect.signature(target).bind(**arguments)
+    except ValueError:  # a builtin that has none to show
+        return
+    except TypeError as error:
+        raise ConfigError(f"{error}: composed by another version of the code; compose it anew") from error
 
 
 def _placed(message: str, key: str, arguments: Mapping[str, Any]) -> str:

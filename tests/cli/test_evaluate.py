@@ -42,6 +42,8 @@ def trained(tiny_llama_dir: Path, tmp_path: Path) -> RunFolder:
             "lora": lora,
             "head_chunk": 64,
             "gradient_checkpointing": False,
+            "packing": "auto",
+            "compile": False,
             "seed": 0,
         },
         "data": {

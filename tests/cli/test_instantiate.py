@@ -37,6 +37,15 @@ def test_every_refusal_is_gathered_with_its_key():
     ]
 
 
+def test_a_node_of_another_version_is_refused_by_name():
+    """A folder that was composed before an option had all its keys, or when it had more."""
+    for change, said in (({"symmetric": None}, "'symmetric'"), ({"old": 1}, "'old'")):
+        node = {"_target_": "toy_targets.Isotonic", "knots": 3, "symmetric": True, **change}
+        node = {name: value for name, value in node.items() if value is not None}
+        with pytest.raises(ConfigError, match=rf"link: .*{said}.*another version.*compose it anew"):
+            instantiate(node, "link")
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [

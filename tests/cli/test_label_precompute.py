@@ -196,7 +196,14 @@ def config(model: Path) -> dict[str, Any]:
     policy = {"path": str(model), "dtype": "float32", "attn_implementation": "sdpa", "lora": None, "head_chunk": 7}
     return OPTIONS | {
         "_target_": "spo.cli.label.label",
-        "policy": {"_target_": "spo.policy.causal_lm.CausalLM", **policy, "gradient_checkpointing": False, "seed": 0},
+        "policy": {
+            "_target_": "spo.policy.causal_lm.CausalLM",
+            **policy,
+            "gradient_checkpointing": False,
+            "packing": "auto",
+            "compile": False,
+            "seed": 0,
+        },
         "renderer": {"_target_": "spo.data.tokens.Renderer", "_partial_": True},
         "prompts": {
             "_target_": "spo.data.prompts.PromptTemplate",
