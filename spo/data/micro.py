@@ -60,9 +60,8 @@ class OfPairs(MicroBatch):
         return
 
     def smaller(self, tokens: int) -> str | None:
-        fewer = max(
-            (n for n in range(1, self.pairs) if self.pairs % n == 0), default=None
-        )  # the share stays a multiple
+        divisors = [n for n in range(1, self.pairs) if self.pairs % n == 0]  # so that global_batch stays a multiple
+        fewer = max(divisors, default=None)
         return None if fewer is None else f"micro_batch={fewer} (now {self.pairs})"
 
 
