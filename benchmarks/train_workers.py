@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -171,11 +170,11 @@ def trl(task: Task, pipe: Connection) -> None:
 
 def peak_gb(task: Task) -> float:
     """10^9 bytes."""
-    if task.gpu:
-        import torch
+    import torch
 
-        return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    from spo.callbacks.throughput import peak_memory_gb
+
+    return peak_memory_gb(torch.device("cuda" if task.gpu else "cpu"))
 
 
 WORKERS = {"spo": spo, "trl": trl}

@@ -75,11 +75,13 @@ def _execute(words: list[str]) -> int:
     changes = [word for word in words if "=" in word and not word.startswith(("-", "hydra."))]
     folders = [word for word in words if not word.startswith("-") and "=" not in word]
     if "--help" in words or "-h" in words or not folders:
+        from spo.cli.changes import ALLOWED
+
         print(
             "usage: spo execute [--processes N] RUN [key=value ...]\n\n"
             "Runs, or goes on with, what RUN/config.resolved.yaml describes; with N processes under torchrun.\n"
             "Keys that change no result but its rounding may be given anew, after a run that ran out of memory:\n"
-            "micro_batch, micro_tokens, policy.gradient_checkpointing, policy.head_chunk, evaluate.batch_size."
+            f"{', '.join(ALLOWED)}."
         )
         return 0 if folders or len(words) else 2
     from spo.cli.execute import execute, execute_on

@@ -56,16 +56,15 @@ def pack(input_ids: Tensor, attention_mask: Tensor) -> Packing | None:
     places = own.flatten().cumsum(0).view(own.shape) - 1
     places[:, 1] = torch.where(common, places[:, 0], places[:, 1])
     places = torch.where(real, places, 0)
-    only_second = torch.zeros_like(own)
-    only_second[:, 1] = common
-    at = torch.arange(own.shape[-1], device=own.device).expand(own.shape)
+    size = own.shape[-1]
+    row, at = common.nonzero(as_tuple=True)
     return Packing(
         input_ids=input_ids.flatten()[home][None],
-        positions=at.flatten()[home][None],
+        positions=(home % size)[None],
         places=places.flatten(0, 1),
         home=home,
-        shared=places[:, 0][common],
-        second=only_second.flatten().nonzero().squeeze(1),
+        shared=places[row, 0, at],
+        second=(2 * row + 1) * size + at,
     )
 
 
