@@ -65,8 +65,7 @@ def measure(name: str, rows: int, batch: int, step_s: float) -> None:
 
     def gathered() -> IndexSample:
         sample, _ = working.remembered(steps)
-        there = sample.weight > 0
-        return IndexSample(sample.t[there], sample.z[there], sample.weight[there], sample.row_id[there])
+        return sample.present()
 
     sample = gathered()
     sort = seconds(gathered, RUNS)

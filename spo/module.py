@@ -320,7 +320,7 @@ class SPOModule(L.LightningModule):
     def _remembered(self) -> IndexSample:
         sample, age = self.working.remembered(self.trainer.global_step)
         self._log({"link/memory_age": age})
-        return sample if self.policy.replicates else _rows_with_weight(sample)
+        return sample if self.policy.replicates else sample.present()
 
     def _sweep(self) -> IndexSample:
         with evaluating(self.policy), torch.random.fork_rng():
@@ -331,7 +331,7 @@ class SPOModule(L.LightningModule):
         sample = gather_sample(IndexSample.cat(parts))
         order = sample.row_id.argsort(dim=-1, stable=True)
         sample = IndexSample(*(x.gather(-1, order) for x in (sample.t, sample.z, sample.weight, sample.row_id)))
-        return sample if self.policy.replicates else _rows_with_weight(sample)
+        return sample if self.policy.replicates else sample.present()
 
     # ---- validation ----------------------------------------------------------------------------------
 
@@ -442,8 +442,3 @@ class SPOModule(L.LightningModule):
         if self._rng is not None:
             torch.set_rng_state(self._rng)
             self._rng = None
-
-
-def _rows_with_weight(sample: IndexSample) -> IndexSample:
-    keep = sample.weight > 0
-    return IndexSample(sample.t[keep], sample.z[keep], sample.weight[keep], sample.row_id[keep])

@@ -115,3 +115,8 @@ class IndexSample(_Tensors):
     def cat(cls, samples: Sequence["IndexSample"]) -> "IndexSample":
         """Along the row axis."""
         return cls(*(torch.cat([getattr(s, f.name) for s in samples], dim=-1) for f in fields(cls)))
+
+    def present(self) -> "IndexSample":
+        """The rows of weight > 0, of one run: fields (N,)."""
+        keep = self.weight > 0
+        return IndexSample(*(getattr(self, f.name)[keep] for f in fields(self)))

@@ -63,8 +63,8 @@ def _less_now(error: OutOfMemory, config: dict[str, Any], data: Rows) -> Iterato
     by_batch, longest = error.parts[0].by_batch, data.longest_row
     if by_batch:
         if (smaller := data.micro.smaller(longest)) is not None:
-            words, _, now = smaller.partition(" ")
-            yield words, f" {now}"
+            words, now = smaller
+            yield words, f" (now {now})"
         half = error.tokens // 2
         if config.get("micro_batch") is not None and half >= 2 * longest > 0:
             yield f"micro_batch=null micro_tokens={half}", ""

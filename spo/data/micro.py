@@ -29,8 +29,8 @@ class MicroBatch(ABC):
         """DataError where a row whose longer side has so many tokens is too much for one forward pass."""
 
     @abstractmethod
-    def smaller(self, tokens: int) -> str | None:
-        """`key=value` of about half as much memory, with what it is now; None where rows of so many tokens leave no
+    def smaller(self, tokens: int) -> tuple[str, int] | None:
+        """`key=value` of about half as much memory, and the value now; None where rows of so many tokens leave no
         room for less."""
 
     def split(self, columns: np.ndarray, longest: np.ndarray, rank: int) -> list[np.ndarray]:
@@ -59,10 +59,10 @@ class OfPairs(MicroBatch):
     def check_row(self, tokens: int, whose: str) -> None:
         return
 
-    def smaller(self, tokens: int) -> str | None:
+    def smaller(self, tokens: int) -> tuple[str, int] | None:
         divisors = [n for n in range(1, self.pairs) if self.pairs % n == 0]  # so that global_batch stays a multiple
         fewer = max(divisors, default=None)
-        return None if fewer is None else f"micro_batch={fewer} (now {self.pairs})"
+        return None if fewer is None else (f"micro_batch={fewer}", self.pairs)
 
 
 class OfTokens(MicroBatch):
@@ -97,9 +97,9 @@ class OfTokens(MicroBatch):
                 f"of {self.tokens // SIDES} or less"
             )
 
-    def smaller(self, tokens: int) -> str | None:
+    def smaller(self, tokens: int) -> tuple[str, int] | None:
         fewer = max(self.tokens // 2, SIDES * tokens)
-        return None if fewer >= self.tokens else f"micro_tokens={fewer} (now {self.tokens})"
+        return None if fewer >= self.tokens else (f"micro_tokens={fewer}", self.tokens)
 
 
 def micro_batches(micro_batch: int | None, micro_tokens: int | None) -> MicroBatch:

@@ -112,9 +112,9 @@ def test_processes_need_equal_shares_only(write: Write, chatml: PreTrainedTokeni
 
 
 def test_what_would_take_less_memory() -> None:
-    assert OfPairs(8).smaller(100) == "micro_batch=4 (now 8)"
-    assert OfPairs(9).smaller(100) == "micro_batch=3 (now 9)"
+    assert OfPairs(8).smaller(100) == ("micro_batch=4", 8)
+    assert OfPairs(9).smaller(100) == ("micro_batch=3", 9)
     assert OfPairs(1).smaller(100) is None
-    assert OfTokens(1000).smaller(100) == "micro_tokens=500 (now 1000)"
-    assert OfTokens(1000).smaller(400) == "micro_tokens=800 (now 1000)"
+    assert OfTokens(1000).smaller(100) == ("micro_tokens=500", 1000)
+    assert OfTokens(1000).smaller(400) == ("micro_tokens=800", 1000)
     assert OfTokens(800).smaller(400) is None
