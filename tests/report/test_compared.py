@@ -239,13 +239,16 @@ def test_panels_hold_the_numbers_of_the_files(tmp_path: Path) -> None:
 
 
 def test_a_sweep_carries_the_comparison(tmp_path: Path) -> None:
-    """Each job with the DPO of its seed, rewards of each prompt, panels of those that have files."""
+    """Each job with the DPO of its seed, rewards of each prompt, panels of those that have files; one is not begun."""
     rows = []
     for i, (method, seed) in enumerate(itertools.product(("dpo", "pspo"), (0, 1))):
         write_evaluated(tmp_path / str(i), method, seed, 0.3 + 0.1 * i, prompts=6)
         rows.append(job(i, str(i), [f"method={method}", f"seed={seed}"]))
     write_more(RunFolder(tmp_path / "2"), 0.4)
-    found = data_of(build_report([write_sweep(tmp_path, rows)], tmp_path).html)["compared"]
+    rows.append(job(4, "later", ["method=ospo", "seed=0"], "queued", attempts=0))
+    write_sweep(tmp_path, rows)
+    assert data_of(build_report([tmp_path], tmp_path, kl=0.2).html)["compared"]["kl"] == 0.2
+    found = data_of(build_report([tmp_path], tmp_path).html)["compared"]
     assert found["kl"] == KAPPA
     assert [found["jobs"][str(i)]["base"] for i in range(4)] == [None, None, 0, 1]
     table = samples(0.5, 0, prompts=6)

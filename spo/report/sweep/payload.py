@@ -45,7 +45,7 @@ class Sweep:
         self.results = [Result(run, run, job.folder) for job in self.jobs for run in [folder.run(job)]]
         self.kl = kl
         require_samples(self.begun, kl)
-        for result in self.results:
+        for result in self.begun:
             result.kl = kl
 
     @cached_property
