@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from spo.report.drawing import STYLE
+from spo.report.drawing import STYLE, plain_log_ticks
 from spo.report.statistics import Slope, log_slope, summary
 from spo.report.study import Study, shown_shifts
 from spo.report.study_figures import Line, lines
@@ -92,10 +92,8 @@ def _log_axes(axes: Axes, sizes: Sequence[int]) -> None:
     axes.set(xscale="log", yscale="log", xlabel="preference rows n")
     axes.xaxis.set_major_locator(FixedLocator([float(n) for n in sizes]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n / 1000:g}k" if n >= 1000 else f"{n:g}"))
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_locator(NullLocator())
+    plain_log_ticks(axes.yaxis)
     axes.tick_params(labelbottom=True)
 
 

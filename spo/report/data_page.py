@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from spo.report import page
-from spo.report.drawing import FITTED, GREY, STYLE, TRUE, save
+from spo.report.drawing import FITTED, GREY, STYLE, TRUE, plain_log_ticks, save
 
 Histograms = Mapping[str, Mapping[str, list[Any]]]  # name -> {"edges": (bins + 1), "counts": (bins)}
 
@@ -103,9 +102,7 @@ def draw_lengths(histograms: Histograms) -> Figure:
             edges, counts = np.array(histograms[name]["edges"], dtype=float), histograms[name]["counts"]
             axes.stairs(counts, edges, fill=True, color=FITTED, alpha=0.85)
             axes.set(xscale="log", xlabel="tokens", title=label.capitalize(), ylabel=label)
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.xaxis.set_major_formatter(ScalarFormatter())
-            axes.xaxis.set_minor_formatter(NullFormatter())
+            plain_log_ticks(axes.xaxis)
         shown = [edge for name, _ in _PANELS for edge in _occupied(histograms[name])]
         if shown:
             axes.set_xlim(min(shown) / 1.2, max(shown) * 1.2)

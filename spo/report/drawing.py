@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from spo.report.results import Result
 from spo.run_folder import Record
@@ -50,6 +51,13 @@ def save(figure: Figure, path: Path) -> Path:
         figure.set_layout_engine("none")  # everything has its place now
         figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})  # the same figure is the same file
     return path
+
+
+def plain_log_ticks(axis: Axis) -> None:
+    """Of a log axis: 1, 2 and 5 times the powers of ten, as plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def link_image(record: Record) -> np.ndarray:

@@ -171,6 +171,7 @@ def _panel(axes: Axes, panel: Panel, *, last: bool) -> None:
         _line(axes, line)
     if panel.log:
         axes.set_xscale("log")
+        drawing.plain_log_ticks(axes.xaxis)
     axes.set_xlabel(panel.xtitle if last else "")
 
 
