@@ -171,6 +171,9 @@ def hydra_main(command: Command, arguments: list[str]) -> int:
                 file=sys.stderr,
             )
         return 2 if error.code else 0
+    except ValueError as error:  # of flags that exclude each other
+        print(f"spo {command.name}: {error}", file=sys.stderr)
+        return 2
     finally:
         sys.argv = old
 

@@ -48,6 +48,7 @@ def test_bad_input_is_told_all_at_once_before_torch(start, tmp_path: Path):
         (["data_path=x", "experiment=null"], "experiment=null is no option of experiment"),
         (["data_path=x", "+seed=1"], "An item is already at 'seed'"),
         (["data_path=x", "experiment=null", "--cfg", "job"], "Config group override must be a string"),
+        (["data_path=x", "-m", "--cfg", "job"], "Only one of --run, --multirun, --cfg"),
         (["data_path=x", "link._target_=toy_targets.Isotone"], "link._target_ is toy_targets.Isotone"),
         (["data_path=x", "link._target_=not_there.Link"], "there is no module 'not_there'"),
         (["data_path=x", "steps.x=1"], "steps is {'x': 1}: give a whole number"),
