@@ -12,14 +12,13 @@ from spo.cli.instantiate import instantiate
 from spo.cli.summary import record
 from spo.errors import CRASHED, ConfigError, exit_code_of
 from spo.evaluate.base import Evaluation, Learned
+from spo.evaluate.ranking import DETERMINED
 from spo.link.base import Link
 from spo.loggers import LoggerChoice
 from spo.media import MediaLogger
 from spo.policy.base import Policy
 from spo.policy.causal_lm import pick_device
 from spo.run_folder import RunFolder
-
-_UNDETERMINED = 2.0  # |z-score| of the orientation below which the data do not say which way the index points
 
 
 def evaluate(
@@ -114,20 +113,24 @@ def load_best(source: RunFolder) -> Kept:
         raise ConfigError(f"{source.path} has no checkpoints/best.ckpt: let the training reach its first validation")
     kept = torch.load(path, map_location="cpu", weights_only=True)
     state = kept["state_dict"]
-    z = state["orientation_z"].abs()
-    undetermined = (z > 0) & (z < _UNDETERMINED)
-    if bool(undetermined.any()):
-        which = f" of {int(undetermined.sum())} of {len(z)} replicates" if z.dim() else ""
-        score = float(state["orientation_z"][undetermined].flatten()[0])
-        print(
-            f"the orientation of the link{which} is undetermined (z-score {score:.1f}, below {_UNDETERMINED:g}): the "
-            "data do not say whether a larger index is better"
-        )
+    say_undetermined(state["orientation_z"])
     weights, link = (
         {name.removeprefix(part): value for name, value in state.items() if name.startswith(part)}
         for part in ("policy.", "link.")
     )
     return Kept(weights, link, state["orientation"], state["alive"], kept["kept_step"])
+
+
+def say_undetermined(score: Tensor) -> None:
+    """Whether the data tell which way the index points. score: z-score (*R,) of the link's orientation, 0 where no link
+    was fitted."""
+    undetermined = (score != 0) & (score.abs() < DETERMINED)
+    if bool(undetermined.any()):
+        which = f" of {int(undetermined.sum())} of {len(score)} replicates" if score.dim() else ""
+        print(
+            f"the orientation of the link{which} is undetermined (z-score {float(score[undetermined].flatten()[0]):.1f}"
+            f", below {DETERMINED:g}): the data do not say whether a larger index is better; more rows or passes may"
+        )
 
 
 def _fitted(link: Link, policy: Policy, kept: Kept) -> Link:

@@ -14,7 +14,7 @@ from spo.callbacks.diagnosis import Diagnosis
 from spo.callbacks.observer import log_scalars, media_loggers
 from spo.cli.advice import advising
 from spo.cli.checks import check_parts
-from spo.cli.evaluate import load_best
+from spo.cli.evaluate import load_best, say_undetermined
 from spo.cli.instantiate import instantiate
 from spo.cli.summary import kept_values, record, summarize
 from spo.data.position import DataPosition
@@ -149,6 +149,7 @@ def train(
         if trained.trainer.is_global_zero:
             if not trained.selection.kept_step.dim():
                 run.update_status(kept_step=int(trained.selection.kept_step))
+            say_undetermined(trained.module.orientation_z)
             result = Result(run, run)
             if result.diagnosis is not None:
                 print(result.shown_replicate + headline(result.diagnosis))

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from spo.types import IndexSample
 
+DETERMINED = 2.0  # |z-score| from which the data say which way an index points
+
 
 class AUC(NamedTuple):
     """value (*R,), its standard error (*R,), and each row's jackknife pseudo-value (*R, N)."""
@@ -102,11 +104,13 @@ def calibration_error(p: Tensor, z: Tensor, weight: Tensor, bins: int = 10) -> T
 
 
 def orientation(sample: IndexSample) -> tuple[Tensor, Tensor]:
-    """Sign of S = sum w t (2z - 1) over training rows, and its z-score S / sqrt(sum (w t (2z-1))^2), both (*R,).
+    """-1 where the z-score S / sqrt(sum (w t (2z-1))^2) of S = sum w t (2z - 1) over training rows is -DETERMINED or
+    below, else +1; and the z-score, both (*R,).
 
-    Invariant to the order of the responses (MATH C15). Below a z-score of 2 in size it is undetermined.
+    Invariant to the order of the responses (MATH C15). Training begins with an increasing link, which pushes t up for
+    what is preferred: only rows that say so turn the index round, not a sign that noise drew.
     """
     term = sample.weight * sample.t * (2 * sample.z - 1)
     total = term.sum(-1)
     score = total / term.square().sum(-1).sqrt().clamp_min(torch.finfo(torch.float32).tiny)
-    return torch.where(total < 0, -1.0, 1.0), score
+    return torch.where(score <= -DETERMINED, -1.0, 1.0), score

@@ -97,10 +97,20 @@ def test_calibration_error_by_hand():
 
 
 def test_orientation_does_not_see_the_order_of_responses():
-    sample = rows()
+    sample = rows(n=400)
     sign, score = orientation(sample)
     swapped = IndexSample(-sample.t, 1 - sample.z, sample.weight, sample.row_id)
     assert float(sign) == 1
     torch.testing.assert_close(orientation(swapped)[1], score)
     against = IndexSample(-sample.t, sample.z, sample.weight, sample.row_id)
     assert float(orientation(against)[0]) == -1
+
+
+@pytest.mark.parametrize(("against", "score", "sign"), [(4, -2.0, -1), (3, -1.7320508, 1), (0, 0.0, 1), (-1, 1.0, 1)])
+def test_noise_does_not_turn_the_index_round(against: int, score: float, sign: int):
+    """n rows of |t| = 1, all against the index, have the z-score -n / sqrt(n): -2 of 4 rows, above it of 3."""
+    n = max(abs(against), 1)
+    t = torch.zeros(n) if against == 0 else torch.full((n,), float(against > 0) * 2 - 1)
+    found = orientation(IndexSample(t, torch.zeros(n), torch.ones(n), torch.arange(n)))
+    assert float(found[1]) == pytest.approx(score)
+    assert float(found[0]) == sign
