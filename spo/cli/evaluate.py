@@ -11,8 +11,8 @@ from spo.cli.checks import check_tilt
 from spo.cli.instantiate import instantiate
 from spo.cli.summary import record
 from spo.errors import CRASHED, ConfigError, exit_code_of
+from spo.evaluate import DETERMINED
 from spo.evaluate.base import Evaluation, Learned
-from spo.evaluate.ranking import DETERMINED
 from spo.link.base import Link
 from spo.loggers import LoggerChoice
 from spo.media import MediaLogger

@@ -8,9 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from spo.evaluate import DETERMINED
 from spo.types import IndexSample
-
-DETERMINED = 2.0  # |z-score| from which the data say which way an index points
 
 
 class AUC(NamedTuple):

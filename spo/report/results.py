@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from spo.errors import ConfigError, DataError
+from spo.evaluate import DETERMINED
 from spo.evaluate.frontier import reward_at_kl
 from spo.run_folder import Record, RunFolder
 
@@ -122,6 +123,14 @@ class Result:
         return points[step], dict(self.series.get("val/auc_se", [])).get(step, math.nan), step
 
     @property
+    def undetermined(self) -> float | None:
+        """The z-score of the orientation of the kept weights' link, where it is too small to say which way the index
+        points; None where the rows say so, or no link was fitted."""
+        kept = self.run.status.get("kept_step", math.inf)
+        points = [score for step, score in self.series.get("link/orientation_z", []) if step <= kept]
+        return points[-1] if points and abs(points[-1]) < DETERMINED else None
+
+    @property
     def missing(self) -> list[str]:
         """What the report cannot show, and what would make it, as sentences."""
         out = []
@@ -131,6 +140,11 @@ class Result:
             out.append(f"The run's state is “{state}” ({message}): its numbers may be incomplete.")
         if not self.series:
             out.append("There is no metrics.csv: the run logged nothing.")
+        if self.undetermined is not None:
+            out.append(
+                f"The data do not say which way the index points (z-score {self.undetermined:.1f}, below "
+                f"{DETERMINED:g}): more rows or passes may."
+            )
         if not self.links:
             out.append(
                 "There is no link history: the method has no link, or the run ended before its first validation."

@@ -40,6 +40,7 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
         table = samples(0.3 if number < 3 else 0.6, number % 3, prompts=20, betas=(2.0, 1.0, 0.25))
         write_samples(run, table, kl=None)
         write_more(run, 0.3)
+        run.append_metrics(1, {"link/orientation_z": 0.5 if number == 4 else 3.0})
     path = folder / "report.html"
     path.write_text(document("Alignment report", Sweep(SweepFolder(folder), folder).data, []))
     return path
@@ -147,7 +148,9 @@ def test_methods_compared_follow_the_filter(page: Page) -> None:
     assert row.nth(3).inner_text() == interval(cell.difference, signed=True)
     assert row.nth(4).inner_text() == interval(cell.win)
     assert "above DPO: PSPO by" in page.locator("#methods .verdict").inner_text()
+    assert "(z-score below 2) of PSPO 0.5." in page.locator("#methods .verdict").inner_text()
     choose(page, "seed", "1", "2")
+    assert "of PSPO 0.5" not in page.locator("#methods .verdict").inner_text()
     assert "One seed: the interval is over prompts only" in page.locator("#methods .verdict").inner_text()
     assert row.nth(6).inner_text() == "1"
 

@@ -17,6 +17,7 @@ from spo.report.build import build_report
 from spo.report.compared import words
 from spo.report.compared.comparison import Comparison
 from spo.report.compared.panels import ranking_panels, sampling_panels
+from spo.report.compared.payload import payload
 from spo.report.results import find_results
 from spo.report.statistics import LEVEL, two_way, wilson
 from spo.run_folder import RunFolder
@@ -159,6 +160,22 @@ def test_pairs_are_of_the_same_seed_and_shift(tmp_path: Path) -> None:
     said = words.sentences(found)[0]
     assert said.startswith("At 90%, by reward at KL 0.5, above DPO: RSPO (shift 0.0) by +")
     assert "1 of 3 comparisons is open" in said
+
+
+def test_an_index_whose_direction_nobody_knows_is_said(tmp_path: Path) -> None:
+    """By the last refit up to the kept step: at |z| < 2, in the words of all runs, the page's numbers and the run's."""
+    study(tmp_path, 1)
+    for path, steps in {"rspo0.00": {5: 4.0, 10: -0.14, 15: 9.0}, "pspo0.00": {10: -2.5}}.items():
+        run = RunFolder(tmp_path / path)
+        run.update_status(kept_step=12)
+        for step, score in steps.items():
+            run.append_metrics(step, {"link/orientation_z": score})
+    found = Comparison(find_results([tmp_path]), None)
+    said = "The data do not say which way the index points (z-score below 2) of RSPO (shift 0.0) -0.1."
+    assert words.sentences(found)[-1] == said
+    assert [job["undetermined"] for job in payload(found)["jobs"].values()].count(-0.14) == 1
+    unsure = [result for result in find_results([tmp_path]) if result.undetermined is not None]
+    assert [any("(z-score -0.1, below 2)" in part for part in one.missing) for one in unsure] == [True]
 
 
 def test_report_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

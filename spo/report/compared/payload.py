@@ -18,8 +18,9 @@ def payload(found: Comparison) -> Record:
     """kl; troubles; ranking and sampling: the panels of a job; jobs: of each with samples
 
     at, win_reference: of each prompt the reward at kl and the win rate against the reference; base: the job of DPO that
-    it is compared with, on the same seed, and win: against it; kl, rewards: of each beta, the reference first. Prompts
-    are in one order, null where a job has not sampled one.
+    it is compared with, on the same seed, and win: against it; kl, rewards: of each beta, the reference first;
+    undetermined: the z-score of an index whose direction nobody knows. Prompts are in one order, null where a job has
+    not sampled one.
     """
     members = [(group, member) for group in found.groups for member in group.members.values()]
     prompts = sorted({prompt for _, member in members for prompt in member.evaluated.by_prompt.index})
@@ -27,7 +28,10 @@ def payload(found: Comparison) -> Record:
     bases = {member.place: base for group in found.groups for member, base in found.pairs(group)}
     jobs = {}
     for group, member in members:
-        jobs[member.place] = _job(found, member, bases.get(member.place), prompts) | {"baseline": group.is_baseline}
+        jobs[member.place] = _job(found, member, bases.get(member.place), prompts) | {
+            "baseline": group.is_baseline,
+            "undetermined": member.evaluated.result.undetermined,
+        }
         if numbers <= MOST_NUMBERS:
             jobs[member.place] |= _path(member.evaluated, prompts)
     panels = {

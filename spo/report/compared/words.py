@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from spo.evaluate import DETERMINED
 from spo.report.compared.comparison import Cell, Comparison
 from spo.report.statistics import LEVEL, Estimate
 
@@ -73,7 +74,17 @@ def sentences(found: Comparison) -> list[str]:
         out.append(ONE_SEED)
     elif lonely := [cell.group.name for cell in found.cells if cell.reward is not None and cell.reward.seeds == 1]:
         out.append(f"Of {_listed(lonely)} there is one seed: there the interval is over prompts only.")
+    if unclear := [name for cell in found.cells for name in _undetermined(cell)]:
+        out.append(
+            f"The data do not say which way the index points (z-score below {DETERMINED:g}) of {_listed(unclear)}."
+        )
     return out
+
+
+def _undetermined(cell: Cell) -> list[str]:
+    scores = [member.evaluated.result.undetermined for member in cell.group.members.values()]
+    found = [f"{score:.1f}" for score in scores if score is not None]
+    return [f"{cell.group.name} {' and '.join(found)}"] if found else []
 
 
 def _verdict(compared: Sequence[Cell], kl: float) -> str:

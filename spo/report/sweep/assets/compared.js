@@ -38,7 +38,8 @@ function comparedCells() { // [{e, label, under, jobs, reward, difference, win, 
   return conditionsOf(jobs).flatMap(({ label: under, jobs: own }) => linesOf(own).map(([e, mine]) => {
     const paired = mine.filter((job) => PROMPTS.jobs[job].base !== null && PROMPTS.jobs[PROMPTS.jobs[job].base].at);
     const baseline = PROMPTS.jobs[mine[0]].baseline;
-    return { e, label: BASE.labels[e], under, baseline, reward: of(mine, "at"), winReference: share(of(mine, "win_reference")),
+    const unclear = mine.map((job) => PROMPTS.jobs[job].undetermined).filter(finite);
+    return { e, label: BASE.labels[e], under, baseline, unclear, reward: of(mine, "at"), winReference: share(of(mine, "win_reference")),
       difference: twoWay(paired.map((job) => minus(PROMPTS.jobs[job].at, PROMPTS.jobs[PROMPTS.jobs[job].base].at))),
       win: share(of(paired, "win")) };
   })).filter(({ e }) => !hiddenIn(BASE)(e));
@@ -56,7 +57,8 @@ function comparedWords(cells) {
   const byWins = !compared.length ? "" : wins.length ? ` By win rate against DPO apart from 1/2: ${wins.map((one) => `${name(one)} ${intervalText(one.win)}`).join(", ")}.` : " By win rate against DPO none is apart from 1/2.";
   const lonely = cells.filter((one) => one.reward.seeds === 1);
   const seeds = !lonely.length ? "" : lonely.length === cells.length ? " One seed: the interval is over prompts only." : ` Of ${lonely.map(name).join(", ")} there is one seed: there the interval is over prompts only.`;
-  return verdict + byWins + seeds;
+  const unclear = cells.filter((one) => one.unclear.length).map((one) => `${name(one)} ${one.unclear.map((z) => z.toFixed(1)).join(" and ")}`).join(", ");
+  return verdict + byWins + seeds + (unclear && ` The data do not say which way the index points (z-score below 2) of ${unclear}.`);
 }
 
 let comparedRows = [], fillCompared = null;
