@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from spo.data.sources import read_rows
+from spo.report.results import Result
 from spo.run_folder import RunFolder
 from tests.wandb_reader import find
 
@@ -31,6 +32,8 @@ def test_the_whole_line(
     assert "kept the weights of step" in out
     shown = [line.partition("  auc ")[2].split()[0] for line in out.splitlines() if line.startswith("step 3/3")]
     assert shown == [f"{RunFolder('runs/pspo').last('val/auc'):.4f}"], "a line shows the AUC of its own step"
+    said, kept = "orientation of the link is undetermined" in out, RunFolder("runs/pspo")
+    assert said == (Result(kept, kept).undetermined is not None)
     wandb = [*length[:1], "logger=wandb", *length[2:]]
     assert here("train", *data, *wandb, "diagnosis.draws=99", "hydra.run.dir=runs/dpo") == 0
     (logged,) = find(Path("runs"))
