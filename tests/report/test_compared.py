@@ -178,6 +178,22 @@ def test_an_index_whose_direction_nobody_knows_is_said(tmp_path: Path) -> None:
     assert [any("(z-score -0.1, below 2)" in part for part in one.missing) for one in unsure] == [True]
 
 
+def test_a_ranking_without_samples_is_shown(tmp_path: Path) -> None:
+    """evaluate=ranking samples nothing: its figure is there all the same, without an axis of betas where labels are
+    people's."""
+    run = write_evaluated(tmp_path / "dpo", "dpo", 0, 0.3, prompts=4)
+    write_more(run, 0.3)
+    for name in ("samples.parquet", "frontier.json", "target.json", "sequence_tilt.json", "best_of_n.json"):
+        (run.path / name).unlink()
+    found = run.read_json("ranking.json")
+    run.write_json("ranking.json", found | {"order": "labels", "ideal_policy": []})
+    build_report([tmp_path], tmp_path)
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"ranking.png", "ranking.pdf"}
+    assert "How the rankings stand" in (tmp_path / "report.html").read_text()
+    (one,) = Comparison(find_results([tmp_path]), None).evaluated
+    assert [panel.xtitle for panel in ranking_panels(one)] == ["", "how wrong the reference is (nats)"]
+
+
 def test_report_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Table, sentences and figures as PNG and PDF; further files in their figures; half-written ones are said."""
     write_more(RunFolder(study(tmp_path, 1) / "rspo0.00"), 0.6)

@@ -40,7 +40,8 @@ class Band:
 
 class Comparison:
     """Of all runs with samples. kl: nats at which they are compared, None where nobody said one or the runs differ in
-    it. evaluated: in the order of the runs, so that places are those of the report."""
+    it. evaluated: in the order of the runs, so that places are those of the report. groups: of the runs with samples;
+    ranked: of those whose held-out rows were ranked, which needs none."""
 
     def __init__(
         self,
@@ -51,7 +52,8 @@ class Comparison:
         """keys: those of a sweep and each job's values; None: from the runs' own overrides."""
         self.evaluated = [Evaluated(result) for result in results]
         found, choices = keys_of(results) if keys is None else keys
-        self.groups, self._said = grouped(self.evaluated, found, choices)
+        self.groups, self._said = grouped(self.evaluated, found, choices, lambda one: one.samples is not None)
+        self.ranked, _ = grouped(self.evaluated, found, choices, lambda one: one.ranking is not None)
         self.targets = [kl] if kl is not None else sorted({t for one in self._members for t in _target(one)})
         self.kl = self.targets[0] if len(self.targets) == 1 else None
 

@@ -22,6 +22,7 @@ from spo.report.study_figures import KNOWN, even_columns, grid_of, label_columns
 from spo.report.study_frontiers import root_axis
 
 MOST_PANELS, MOST_ROWS, CROWD = 12, 60, 6  # of a figure; of the figure of intervals; lines, of more no bands
+LEGEND = 2.9  # inches of a column of the legend below the panels of runs
 _SYMBOLS = {"circle": "o", "circle-open": "o", "square": "s", "triangle-up": "^", "diamond": "D", "": ""}
 _DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "": "none"}
 
@@ -33,8 +34,8 @@ def save(found: Comparison, figures: Path) -> list[Path]:
         ("against_dpo", against),
     ]
     own += [
-        ("ranking", lambda c: run_panels(c, ranking_panels)),
-        ("ways_to_sample", lambda c: run_panels(c, sampling_panels)),
+        ("ranking", lambda c: run_panels(c.ranked, ranking_panels)),
+        ("ways_to_sample", lambda c: run_panels(c.groups, sampling_panels)),
     ]
     drawn = [(name, figure) for name, draw in own if (figure := draw(found)) is not None]
     return [drawing.save(figure, figures / f"{name}.png") for name, figure in drawn]
@@ -127,16 +128,17 @@ def _intervals(
     axes.set_xlabel(words)
 
 
-def run_panels(found: Comparison, panels_of: Callable[[Evaluated], list[Panel]]) -> Figure | None:
+def run_panels(groups: Sequence[Group], panels_of: Callable[[Evaluated], list[Panel]]) -> Figure | None:
     """The panels of each group's first run that has any; those of a run side by side."""
-    runs = spread([(g, panels) for g in found.groups if (panels := first_panels(g, panels_of))], MOST_PANELS)
+    runs = spread([(g, panels) for g in groups if (panels := first_panels(g, panels_of))], MOST_PANELS)
     if not runs:
         return None
     width = max(len(panels) for _, panels in runs)
     columns = width * even_columns(len(runs), 4 if width == 1 else 2)
     rows = -(-len(runs) * width // columns)
     with rc_context(STYLE):
-        figure = Figure(figsize=(max(3.1 * columns, 6.4), 2.8 * rows + 0.5))
+        inches = max(3.1 * columns, 6.4)
+        figure = Figure(figsize=(inches, 2.8 * rows + 0.5))
         grid = list(figure.subplots(rows, columns, squeeze=False).flat)
         shown: list[tuple[int, Panel]] = []
         for i, (group, panels) in enumerate(runs):
@@ -151,7 +153,7 @@ def run_panels(found: Comparison, panels_of: Callable[[Evaluated], list[Panel]])
             _same_height([grid[at] for at, panel in shown if panel.part == part])
         label_rows([grid[at] for at in sorted(kept)], shown[0][1].ytitle)
         named = {k: h for axes in figure.axes for h, k in zip(*axes.get_legend_handles_labels(), strict=True)}
-        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=min(len(named), 1 + columns))
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=int(inches / LEGEND))
     return figure
 
 
@@ -172,6 +174,8 @@ def _panel(axes: Axes, panel: Panel, *, last: bool) -> None:
     if panel.log:
         axes.set_xscale("log")
         drawing.plain_log_ticks(axes.xaxis)
+    if not panel.xtitle:
+        axes.tick_params(bottom=False, labelbottom=False)
     axes.set_xlabel(panel.xtitle if last else "")
 
 

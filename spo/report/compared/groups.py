@@ -1,7 +1,7 @@
 """Which runs are the same but for their seed, and which of them is the DPO that others are compared with."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from spo.overrides import split
@@ -45,9 +45,12 @@ class Group:
 
 
 def grouped(
-    evaluated: Sequence[Evaluated], keys: Sequence[Key], choices: Sequence[Sequence[int]]
+    evaluated: Sequence[Evaluated],
+    keys: Sequence[Key],
+    choices: Sequence[Sequence[int]],
+    has: Callable[[Evaluated], bool],
 ) -> tuple[list[Group], list[str]]:
-    """The groups of the runs that have samples, conditions first, then estimators; and what there is to say."""
+    """The groups of the runs that have what is grouped, conditions first, then estimators; and what there is to say."""
     labels, told = estimators(keys, choices)
     seeds, conditions = _places(keys, SEED), _places(keys, CONDITION, SHIFT)
     own = [i for i in _places(keys, ESTIMATOR) if keys[i].name.partition("@")[0].split(".")[0] not in _OF_METHOD]
@@ -55,7 +58,7 @@ def grouped(
     additions: dict[tuple[tuple[int, ...], int], int] = {}  # of the groups whose method is DPO
     repeated = 0
     for place, (one, choice, e) in enumerate(zip(evaluated, choices, told, strict=True)):
-        if one.samples is None:
+        if not has(one):
             continue
         run, at = one.result.run, tuple(choice[i] for i in conditions)
         method = str(run.choices.get("method") or "")

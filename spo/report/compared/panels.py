@@ -77,7 +77,7 @@ def _order(found: Record) -> str:
 
 def _accuracy(found: Record) -> Panel:
     ideal = [point for point in found["ideal_policy"] or [] if point["value"] is not None]
-    betas = sorted({float(point["beta"]) for point in ideal}) or [0.1, 10.0]  # no truth: an axis without a curve
+    betas = sorted({float(point["beta"]) for point in ideal}) or [1.0]
     ends = [betas[0], betas[-1]] if len(betas) > 1 else [betas[0] / 2, betas[0] * 2]
     lines = []
     if ideal:
@@ -93,7 +93,8 @@ def _accuracy(found: Record) -> Panel:
         lines.append(Line("ideal index, labels", ORANGE, "", "dash", ends, [most, most]))
     if (plain := _number(found.get("accuracy_reference"))) is not None:
         lines.append(Line(f"reference, {_order(found)}", GREY, "", "dot", ends, [plain, plain]))
-    return Panel(f"{found['n_rows']:,} rows", "beta of the ideal policy", "share ranked right", True, lines)
+    xtitle = "beta of the ideal policy" if ideal else ""  # without a truth there is none
+    return Panel(f"{found['n_rows']:,} rows", xtitle, "share ranked right", True, lines)
 
 
 def _level(label: str, colour: str, ends: list[float], measured: Record | None) -> list[Line]:

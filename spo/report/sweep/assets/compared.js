@@ -139,7 +139,7 @@ const drawReady = (name, empty) => (section) => {
   const styles = new Map(lines.map((one) => [one.label, { colour: one.colour, symbol: one.marker, dash: one.dash || "solid" }]));
   section.legend(BASE, [], [...styles].map(([label, style]) => ({ style, label })));
   drawPanels(section.plot, shown.map((panel) => ({ title: panel.title, traces: panel.lines.flatMap(readyLine),
-    x: { type: panel.log ? "log" : "linear", title: { text: panel.xtitle, standoff: 6, font: { size: 12 } } } })),
+    x: { type: panel.log ? "log" : "linear", showticklabels: Boolean(panel.xtitle), title: { text: panel.xtitle, standoff: 6, font: { size: 12 } } } })),
   { xtitle: "", ytitle: shown[0].ytitle, apart: ["x"], height: 230 });
 };
 
