@@ -12,14 +12,8 @@ from spo.objective.surrogate import SurrogateName, scaled
 from spo.types import IndexSample
 
 
-class PairsOfPairs(Objective):
-    """L = mean over i, j of phi((s_i + s_j)/scale), s = t where z = 1 and -t where z = 0, the diagonal included.
-
-    A row with label z enters as (t, w z) and (-t, w (1-z)), so that weight 2 is the row twice and a tie is half a row
-    each way. The pool is the global batch. It is the AUC form on symmetrised data (MATH C13).
-    Cost: O(B^2) a step.
-    Source: Kallus (2025), RSPO, with phi logistic and scale 1; Clemencon, Lugosi, Vayatis (2008).
-    """
+class _Ranking(Objective):
+    """Rows against one another, by a surrogate phi of the order."""
 
     needs_link = False
     couples_rows = True
@@ -31,6 +25,16 @@ class PairsOfPairs(Objective):
 
     def refusal(self, link: Link) -> str | None:
         return refuse_unused(link)
+
+
+class PairsOfPairs(_Ranking):
+    """L = mean over i, j of phi((s_i + s_j)/scale), s = t where z = 1 and -t where z = 0, the diagonal included.
+
+    A row with label z enters as (t, w z) and (-t, w (1-z)), so that weight 2 is the row twice and a tie is half a row
+    each way. The pool is the global batch. It is the AUC form on symmetrised data (MATH C13).
+    Cost: O(B^2) a step.
+    Source: Kallus (2025), RSPO, with phi logistic and scale 1; Clemencon, Lugosi, Vayatis (2008).
+    """
 
     def forward(self, rows: IndexSample, link: Link, own: IndexSample) -> Tensor:
         t, z, w = rows.t, rows.z, rows.weight
@@ -51,24 +55,13 @@ class PairsOfPairs(Objective):
         return _tangent(s, value, 2 * slope)
 
 
-class AreaUnderCurve(Objective):
+class AreaUnderCurve(_Ranking):
     """L = sum_{i != j} v_ij phi((t_i - t_j)/scale) / sum_{i != j} v_ij, v_ij = w_i z_i w_j (1 - z_j).
 
     The convex surrogate of 1 - AUC over the positives i and negatives j of the global batch, the pool; it depends on
     how responses are ordered. 0 where the pool has only one kind.
     Cost: O(B^2) a step. Source: Kallus (2025), RSPO; MATH C12.
     """
-
-    needs_link = False
-    couples_rows = True
-
-    def __init__(self, *, surrogate: SurrogateName, scale: float) -> None:
-        """scale: units of the index, nats for KL."""
-        super().__init__()
-        self._phi = scaled(surrogate, scale)
-
-    def refusal(self, link: Link) -> str | None:
-        return refuse_unused(link)
 
     def forward(self, rows: IndexSample, link: Link, own: IndexSample) -> Tensor:
         t, z, w = rows.t, rows.z, rows.weight
