@@ -54,35 +54,49 @@ def frontiers(found: Comparison) -> Figure | None:
         return None
     conditions = spread(list(dict.fromkeys(group.condition for group in found.groups)), MOST_PANELS)
     reach = max(max(m.evaluated.kl.values()) for group in found.groups for m in group.members.values())
+    drawn: list[float] = []
     with rc_context(STYLE):
         figure, grid = grid_of(len(conditions), height=3.4, alone=6.8)
         for axes, condition in zip(grid, conditions, strict=True):
             own = [group for group in found.groups if group.condition == condition]
             for group in own:
-                _band(axes, found, group, banded=len(own) <= CROWD)
+                drawn += _band(axes, found, group, banded=len(own) <= CROWD)
             if found.kl is not None:
                 axes.axvline(found.kl, color=GREY, lw=1.0, ls=":", zorder=0)
             axes.set_title(condition)
         if reach > 0:
             root_axis(grid[0], reach)
+        _focus(grid[0], drawn)
         label_columns(grid, "KL to the reference (nats per response)")
         label_rows(grid, "mean true reward")
         legend(figure)
     return figure
 
 
-def _band(axes: Axes, found: Comparison, group: Group, *, banded: bool) -> None:
+def _focus(axes: Axes, rewards: Sequence[float]) -> None:
+    """On the lines and marks: the band of two seeds that disagree would flatten them."""
+    low, high = min(rewards), max(rewards)
+    room, (bottom, top) = (high - low) / 2, axes.get_ylim()
+    if room > 0:
+        axes.set_ylim(max(bottom, low - room), min(top, high + room))
+
+
+def _band(axes: Axes, found: Comparison, group: Group, *, banded: bool) -> list[float]:
+    """The rewards of its line and marks."""
     band, drawn = found.band(group), look(group.e)
     banded = banded and len(band.kl) > 0
     low, mean, high = (np.array([getattr(one, name) for one in band.reward]) for name in ("low", "mean", "high"))
     axes.plot(band.kl, mean, color=drawn["color"], ls=drawn["ls"], lw=1.8)
     if banded:
         axes.fill_between(band.kl, low, high, color=drawn["color"], alpha=0.13, lw=0)
+    rewards = [one.mean for one in band.reward]
     for member in group.members.values():
         one = member.evaluated
         points = [(kl, float(one.by_prompt[beta].mean())) for beta, kl in one.kl.items() if math.isfinite(beta)]
+        rewards += [reward for _, reward in points]
         axes.plot(*zip(*points, strict=True), color=drawn["color"], marker=drawn["marker"], ls="none", ms=4, alpha=0.55)
     axes.plot([], [], label=group.label, **drawn)
+    return rewards
 
 
 def against(found: Comparison) -> Figure | None:

@@ -12,8 +12,9 @@ from spo.report.table import as_text
 BANDS = (
     "Reward against KL: each seed's frontier interpolated in the root of KL (the axis is a root) between its betas,"
     f" the small marks; line and band are the mean over seeds and prompts and its {LEVEL:.0%} interval, as far as "
-    "every seed reaches. Dotted: the KL at which methods are compared. The methods share prompts and seeds, so that"
-    " their differences are known better than the bands suggest: see the next figure."
+    "every seed reaches; the band of seeds that disagree may leave the figure. Dotted: the KL at which methods are "
+    "compared. The methods share prompts and seeds, so that their differences are known better than the "
+    "bands suggest: see the next figure."
 )
 AGAINST = (
     f"{LEVEL:.0%} intervals of the paired difference of reward to DPO's at the same KL, and of the win rate against "
