@@ -178,6 +178,13 @@ def test_an_index_whose_direction_nobody_knows_is_said(tmp_path: Path) -> None:
     assert [any("(z-score -0.1, below 2)" in part for part in one.missing) for one in unsure] == [True]
 
 
+def test_the_reference_alone_is_a_page_too(tmp_path: Path) -> None:
+    """Two runs that sampled nothing but the reference have no frontier to draw."""
+    for method in ("dpo", "pspo"):
+        write_evaluated(tmp_path / method, method, 0, 0.3, prompts=4, betas=())
+    assert "end before KL 0.5" in build_report([tmp_path], tmp_path).html.read_text()
+
+
 def test_a_ranking_without_samples_is_shown(tmp_path: Path) -> None:
     """evaluate=ranking samples nothing: its figure is there all the same, without an axis of betas where labels are
     people's."""

@@ -75,7 +75,7 @@ def frontiers(found: Comparison) -> Figure | None:
 
 def _focus(axes: Axes, rewards: Sequence[float]) -> None:
     """On the lines and marks: the band of two seeds that disagree would flatten them."""
-    low, high = min(rewards), max(rewards)
+    low, high = min(rewards, default=0.0), max(rewards, default=0.0)
     room, (bottom, top) = (high - low) / 2, axes.get_ylim()
     if room > 0:
         axes.set_ylim(max(bottom, low - room), min(top, high + room))
