@@ -140,9 +140,9 @@ class Result:
             out.append(f"The run's state is “{state}” ({message}): its numbers may be incomplete.")
         if not self.series:
             out.append("There is no metrics.csv: the run logged nothing.")
-        if self.undetermined is not None:
+        if (score := self.undetermined) is not None:
             out.append(
-                f"The data do not say which way the index points (z-score {self.undetermined:.1f}, below "
+                f"The data do not say which way the index points (z-score {score:.1f}, below "
                 f"{DETERMINED:g}): more rows or passes may."
             )
         if not self.links:

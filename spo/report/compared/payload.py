@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from spo.evaluate import DETERMINED
 from spo.report.compared.comparison import Comparison
 from spo.report.compared.evaluated import Evaluated
 from spo.report.compared.groups import Member
@@ -15,7 +16,8 @@ MOST_NUMBERS = 1_000_000  # rewards of single prompts; of more jobs and prompts 
 
 
 def payload(found: Comparison) -> Record:
-    """kl; troubles; ranking and sampling: the panels of a job; jobs: of each with samples
+    """kl; determined: the |z-score| from which an orientation counts; troubles; ranking and sampling: the panels of a
+    job; jobs: of each with samples
 
     at, win_reference: of each prompt the reward at kl and the win rate against the reference; base: the job of DPO that
     it is compared with, on the same seed, and win: against it; kl, rewards: of each beta, the reference first;
@@ -38,7 +40,7 @@ def payload(found: Comparison) -> Record:
         name: {i: [panel.record for panel in made] for i, one in enumerate(found.evaluated) if (made := of(one))}
         for name, of in (("ranking", ranking_panels), ("sampling", sampling_panels))
     }
-    return {"kl": found.kl, "jobs": jobs, **panels, "troubles": found.troubles}
+    return {"kl": found.kl, "determined": DETERMINED, "jobs": jobs, **panels, "troubles": found.troubles}
 
 
 def _job(found: Comparison, member: Member, base: Member | None, prompts: list[str]) -> Record:

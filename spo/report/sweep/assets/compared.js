@@ -58,7 +58,7 @@ function comparedWords(cells) {
   const lonely = cells.filter((one) => one.reward.seeds === 1);
   const seeds = !lonely.length ? "" : lonely.length === cells.length ? " One seed: the interval is over prompts only." : ` Of ${lonely.map(name).join(", ")} there is one seed: there the interval is over prompts only.`;
   const unclear = cells.filter((one) => one.unclear.length).map((one) => `${name(one)} ${one.unclear.map((z) => z.toFixed(1)).join(" and ")}`).join(", ");
-  return verdict + byWins + seeds + (unclear && ` The data do not say which way the index points (z-score below 2) of ${unclear}.`);
+  return verdict + byWins + seeds + (unclear && ` The data do not say which way the index points (z-score below ${PROMPTS.determined}) of ${unclear}.`);
 }
 
 let comparedRows = [], fillCompared = null;
